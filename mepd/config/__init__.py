@@ -1,0 +1,1 @@
+"""Configuration: the INI file and the five files of an endpoint, as frozen values."""

@@ -1,0 +1,37 @@
+"""What a launch child is to do: everything it needs, fixed before the fork."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mepd.config.settings import EndpointSnapshot
+from mepd.model import StartRequest
+
+
+@dataclass(frozen=True)
+class AccountPolicy:
+    """Which accounts may run a UEP. ``forbidden_uids`` always holds mepd's own."""
+
+    min_uid: int = 1000
+    deny_users: tuple[str, ...] = ()
+    forbidden_uids: tuple[int, ...] = (0,)
+    name_pattern: str = r"[a-z_][a-z0-9_.-]{0,31}"
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """One start: the endpoint's snapshot, the request, and the rules in force.
+
+    ``privileged`` says whether mepd can change users; without it the UEP runs as mepd's
+    own user and only identities in ``own_identities`` are served. ``debug`` is mepd's.
+    """
+
+    snapshot: EndpointSnapshot
+    request: StartRequest
+    policy: AccountPolicy
+    master_pid: int
+    privileged: bool
+    own_identities: tuple[str, ...] = ()
+    mapper_timeout: float = 30.0
+    render_timeout: float = 5.0
+    debug: bool = False

@@ -1,0 +1,120 @@
+"""Settings: what mepd.conf says, as frozen dataclasses. See mepd.conf(5) for every key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MepdSection:
+    """``[mepd]``. Sizes in bytes, times in seconds; 0 for a cap means none."""
+
+    logfile: Path = Path("/var/log/mepd/mepd.log")
+    logfile_maxbytes: int = 50 * 1024 * 1024
+    logfile_backups: int = 10
+    loglevel: str = "info"
+    pidfile: Path = Path("/run/mepd/mepd.pid")
+    user: str = "mepd"
+    stopwaitsecs: float = 5.0
+    max_ueps: int = 0
+    max_ueps_per_user: int = 0
+    start_timeout: float = 60.0
+    min_uid: int | None = None
+    deny_users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ControlSection:
+    """``[control]``: the socket of mepctl; ``chown`` is USER[:GROUP]."""
+
+    file: Path = Path("/run/mepd/mepd.sock")
+    chmod: int = 0o666
+    chown: str = "root"
+
+
+@dataclass(frozen=True)
+class ServiceSection:
+    """``[service]``: the web service; ``credentials`` is a JSON file of root's, mode 0600."""
+
+    url: str = "http://localhost:5000"
+    credentials: Path | None = None
+
+
+@dataclass(frozen=True)
+class EndpointSection:
+    """``[endpoint:NAME]``"""
+
+    name: str
+    directory: Path
+    autostart: bool = True
+
+
+@dataclass(frozen=True)
+class ProgramSection:
+    """``[program:NAME]``, with supervisord's meanings and defaults.
+
+    ``command`` is argv; ``environment`` is all that the program gets besides PATH.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    user: str | None = None
+    autostart: bool = True
+    autorestart: bool = True
+    priority: int = 999
+    environment: tuple[tuple[str, str], ...] = ()
+    directory: Path | None = None
+    startsecs: float = 1.0
+    startretries: int = 3
+    stopsignal: str = "TERM"
+    stopwaitsecs: float = 10.0
+    stdout_logfile: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One consistent reading of the INI file and all that it includes."""
+
+    path: Path
+    mepd: MepdSection = MepdSection()
+    control: ControlSection = ControlSection()
+    service: ServiceSection = ServiceSection()
+    endpoints: tuple[EndpointSection, ...] = ()
+    programs: tuple[ProgramSection, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class EndpointSnapshot:
+    """One endpoint's folder at one moment: all a start needs, inherited by the fork.
+
+    ``mappings`` are the documents of the identity mapping file (None: no mapping
+    configured); ``environment`` is user_environment.yaml, values as strings;
+    ``includes`` are the other templates of the folder, by name; ``config`` is the
+    parsed config.yaml as the templates' ``parent_config`` shows it.
+    """
+
+    name: str
+    directory: Path
+    endpoint_id: str | None
+    config: dict[str, Any]
+    template_name: str
+    template: str
+    schema: dict[str, Any] | None
+    mappings: tuple[dict[str, Any], ...] | None
+    mapping_path: Path | None
+    environment: dict[str, str]
+    includes: dict[str, str] = field(default_factory=dict)
+    display_name: str | None = None
+    pam_enable: bool = False
+    pam_service: str = "globus-compute-endpoint"
+    allowed_functions: tuple[str, ...] | None = None
+    amqp_port: int | None = None
+    heartbeat_period: float = 30.0
+    grace_period: float = 30.0
+    uep_command: tuple[str, ...] = ("mepd-uep", "start", "{name}", "--die-with-parent")
+    max_ueps_per_user: int = 0
+    registration: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,112 @@
+"""The last steps, as the user: folder, log, stdin document, descriptors, exec."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from mepd.config.launchplan import LaunchPlan
+from mepd.launch import environment
+from mepd.launch.become import stage
+from mepd.launch.report import StageSocket
+from mepd.launch.resolve import Resolved
+from mepd.model import NOTIFY_FD, Stage
+from mepd.posix import descriptors, process
+from mepd.posix.accounts import Account
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """What survives the exec, by number now: the stdin document and the notify socket."""
+
+    document: int
+    notify: int
+
+
+def _enter_home(account: Account) -> str:
+    """Make the home folder the working one; '/' where there is none, as login(1) does."""
+    with stage(Stage.CHDIR, "home folder"):
+        try:
+            os.chdir(account.home)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            os.chdir("/")
+        return os.getcwd()
+
+
+def _make_folder(account: Account, name: str) -> str:
+    """``~/.globus_compute/NAME``, 0700, made as the user."""
+    with stage(Stage.CONFIG, f"folder of the UEP below {account.home or '/'}"):
+        base = os.path.join(account.home or "/", ".globus_compute")
+        os.makedirs(base, 0o700, exist_ok=True)
+        folder = os.path.join(base, name)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        return folder
+
+
+def _debug_lines(text: str) -> str:
+    """The configuration between the manual's two sentinel lines."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S")
+    body = text.rstrip("\n").replace("\n", "\n  | ")
+    count = text.rstrip("\n").count("\n") + 1
+    return (
+        f"{when} DEBUG mepd: launch Begin Compute endpoint configuration ({count:,} lines):"
+        f"\n  | {body}\nEnd Compute endpoint configuration\n"
+    )
+
+
+def _document(plan: LaunchPlan, resolved: Resolved, text: str) -> bytes:
+    """The stdin document (globus-compute-endpoint 4.19, cli.py), with mepd's notify_fd."""
+    info: dict[str, Any] = {"posix_ppid": os.getppid()}
+    if resolved.matched:
+        info["globus_candidate_identities"] = resolved.candidates
+        info["globus_matched_identity"] = resolved.matched
+    document: dict[str, Any] = {
+        "amqp_creds": plan.request.amqp_creds,
+        "config": text,
+        "ep_info": info,
+        "notify_fd": NOTIFY_FD,
+    }
+    if plan.snapshot.allowed_functions is not None:
+        document["allowed_functions"] = list(plan.snapshot.allowed_functions)
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+def hand_over(
+    plan: LaunchPlan,
+    resolved: Resolved,
+    text: str,
+    config: dict[str, Any],
+    env: dict[str, str],
+    fds: Descriptors,
+    parent_pid: int,
+    stages: StageSocket,
+) -> None:
+    """Exec the UEP; returns only by a StageError, which ``stages`` is still there to tell."""
+    name = plan.request.name
+    env["CWD"] = _enter_home(resolved.account)
+    folder = _make_folder(resolved.account, name)
+    with stage(Stage.STDIN, "stdin document"):
+        descriptors.fill_and_seal(fds.document, _document(plan, resolved, text))
+    with stage(Stage.LOG, f"log {folder}/endpoint.log"):
+        log_fd = descriptors.open_log(os.path.join(folder, "endpoint.log"))
+        if config.get("debug") is True:
+            os.write(log_fd, _debug_lines(text).encode("utf-8", "replace"))
+    argv = [word.replace("{name}", name) for word in plan.snapshot.uep_command]
+    with stage(Stage.EXEC, f"command {argv[0]}"):
+        program = environment.find_program(argv[0], env["PATH"])
+    with stage(Stage.DESCRIPTORS, "descriptors"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        stages.move_above(NOTIFY_FD + 1)
+        descriptors.place({0: fds.document, 1: log_fd, 2: log_fd, NOTIFY_FD: fds.notify})
+        for fd in (fds.document, fds.notify, log_fd):
+            if fd not in (0, 1, 2, NOTIFY_FD):
+                os.close(fd)
+    with stage(Stage.PARENT, "lifeline"):
+        process.die_with_parent(parent_pid)
+    with stage(Stage.EXEC, f"exec {program}"):
+        os.execve(program, argv, env)

@@ -1,0 +1,162 @@
+"""The launch child: between mepd's fork and the UEP's exec, a few tens of milliseconds.
+
+It maps the identity, asks the master for its verdict, becomes the user and execs. Every
+stage has a number; the first that fails ends the child with that number, after a report
+to the master on a socket that the exec closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import setproctitle
+
+from mepd import log as mepdlog
+from mepd.config.launchplan import LaunchPlan
+from mepd.launch import environment, handoff, render, resolve, session
+from mepd.launch.become import become, stage
+from mepd.launch.failure import StageError
+from mepd.launch.report import StageSocket
+from mepd.launch.resolve import Resolved
+from mepd.model import Stage
+from mepd.posix import descriptors, process
+from mepd.wire.stages import Mapped, SessionOpened
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LaunchSockets:
+    """The child's ends: stages, notify (becomes the UEP's), lifeline (session process only)."""
+
+    stages: socket.socket
+    notify: socket.socket
+    lifeline: socket.socket | None
+    records: mepdlog.RecordChannel
+
+
+def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
+    """The whole life of the launch child; returns an exit code if it did not exec."""
+    stages = StageSocket(sockets.stages)
+    user: str | None = None
+    try:
+        document = _prepare(plan, sockets)
+        resolved = resolve.resolve(plan)
+        account = resolved.account
+        user = account.name
+        setproctitle.setproctitle(f"mepd: launch {user}")
+        stages.send(Mapped(user, account.uid, account.gid, resolved.matched))
+        if not stages.verdict().go:
+            return 0
+        fds = handoff.Descriptors(document, sockets.notify.fileno())
+        if plan.privileged and plan.snapshot.pam_enable:
+            return _run_with_pam(plan, resolved, stages, sockets, fds)
+        return _become_uep(plan, resolved, stages, sockets, fds, plan.master_pid, {}, lambda: None)
+    except StageError as e:
+        return _failed(stages, e, user)
+    except Exception as e:
+        log.exception("launch child failed")
+        return _failed(stages, StageError(Stage.PREPARE, f"({type(e).__name__}) {e}"), user)
+
+
+def _failed(stages: StageSocket, error: StageError, user: str | None) -> int:
+    try:
+        stages.send_failure(
+            error.stage.name, int(error.stage), error.reason, error.public_text(user)
+        )
+    except OSError:
+        pass  # the master is gone: nobody is left to tell
+    return int(error.stage)
+
+
+def _prepare(plan: LaunchPlan, sockets: LaunchSockets) -> int:
+    """Shed what belongs to the master. Returns the memory file for the stdin document."""
+    with stage(Stage.PREPARE, "preparing the child"):
+        setproctitle.setproctitle(f"mepd: launch {plan.request.name}")
+        handler = sockets.records.child_handler("mepd: launch")
+        level = "debug" if plan.debug else logging.getLevelName(logging.getLogger().level)
+        mepdlog.configure("mepd: launch", [handler], str(level))
+        keep = [s.fileno() for s in (sockets.stages, sockets.notify, sockets.lifeline) if s]
+        keep.append(sockets.records.writer.fileno())
+        descriptors.null_stdio()
+        descriptors.close_all_but([0, 1, 2, *keep])
+        process.reset_scheduling()
+        process.no_core_dumps()
+        os.chdir("/")
+        return descriptors.memory_file("mepd-stdin")
+
+
+def _run_with_pam(
+    plan: LaunchPlan,
+    resolved: Resolved,
+    stages: StageSocket,
+    sockets: LaunchSockets,
+    fds: handoff.Descriptors,
+) -> int:
+    user = resolved.account.name
+    opened = session.open_session(plan.snapshot.pam_service, user)
+    pam_environment = opened.environment()
+    session_pid = os.getpid()
+    lifeline = sockets.lifeline
+    assert lifeline is not None, "the master makes a lifeline wherever PAM is enabled"
+
+    def child() -> int:
+        try:
+            lifeline.close()
+            return _become_uep(
+                plan, resolved, stages, sockets, fds, session_pid, pam_environment,
+                opened.reinitialize_credentials,
+            )  # fmt: skip
+        except StageError as e:
+            return _failed(stages, e, user)
+
+    def forked(pid: int) -> None:
+        stages.send(SessionOpened(pid))
+        stages.close()
+        sockets.notify.close()
+        os.close(fds.document)
+
+    return session.stand_guard(opened, user, lifeline, child, forked, plan.master_pid)
+
+
+def _become_uep(
+    plan: LaunchPlan,
+    resolved: Resolved,
+    stages: StageSocket,
+    sockets: LaunchSockets,
+    fds: handoff.Descriptors,
+    parent_pid: int,
+    pam_environment: dict[str, str],
+    after_groups: Callable[[], None],
+) -> int:
+    """From root to the exec. Returns only by StageError."""
+    account = resolved.account
+    # What comes after the drop must not reach the master's unpickler.
+    mepdlog.configure("mepd: launch", [logging.NullHandler()])
+    sockets.records.writer.close()
+    if sockets.lifeline is not None and parent_pid == plan.master_pid:
+        sockets.lifeline.close()
+    if plan.privileged:
+        become(account, plan.snapshot.pam_enable, after_groups)
+    with stage(Stage.SETSID, "setsid"):
+        os.setsid()
+    with stage(Stage.UMASK, "umask"):
+        os.umask(0o077)
+    request = plan.request
+    site = plan.snapshot.environment
+    env = environment.build(account, site, request.user_runtime, request.name, pam_environment)
+    text, config = render.configuration(
+        plan.snapshot,
+        request.user_opts,
+        request.user_runtime,
+        resolve.template_identity(resolved),
+        plan.render_timeout,
+    )
+    handoff.hand_over(plan, resolved, text, config, env, fds, parent_pid, stages)
+    return int(Stage.EXEC)
+
+

@@ -1,0 +1,93 @@
+"""From a start request to the account that is to run the UEP."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mepd.config.launchplan import LaunchPlan
+from mepd.launch import mapping, policy
+from mepd.launch.failure import StageError
+from mepd.model import Stage, StartRequest
+from mepd.posix import accounts
+from mepd.posix.accounts import Account
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The account, and how it was found. ``matched`` is '' where nothing was mapped."""
+
+    account: Account
+    matched: str
+    candidates: mapping.Candidates
+
+
+def _identity_text(request: StartRequest) -> str:
+    return (
+        f"\n  Globus effective identity: {request.effective_identity}"
+        f"\n  Globus username: {request.username}"
+    )
+
+
+def _refuse(reason: str, request: StartRequest, public: str | None = None) -> StageError:
+    return StageError(
+        Stage.PREPARE,
+        reason + _identity_text(request),
+        public=None if public is None else public + _identity_text(request),
+    )
+
+
+def _own_account(plan: LaunchPlan) -> Resolved:
+    """Without privileges only the identity that registered the endpoint is served."""
+    own = set(plan.own_identities)
+    asked = {str(i.get("sub", i.get("id"))) for i in plan.request.identity_set}
+    if not own & asked:
+        text = "Ignoring start request for untrusted identity."
+        raise _refuse(text, plan.request, text)
+    return Resolved(accounts.lookup_uid(os.getuid()), "", [])
+
+
+def resolve(plan: LaunchPlan) -> Resolved:
+    """Map the identity set and look the account up. Raises StageError (PREPARE)."""
+    request = plan.request
+    if not plan.privileged:
+        return _own_account(plan)
+    try:
+        found = mapping.map_identities(
+            plan.snapshot.mappings or (),
+            request.identity_set,
+            request.mep_id,
+            plan.mapper_timeout,
+        )
+    except mapping.MappingError as e:
+        text = f"Identity failed to map to a local user name.  {e}"
+        raise _refuse(text, request, "Identity failed to map to a local user name.") from None
+    refusal = policy.name_refusal(found.name, plan.policy)
+    if refusal:
+        raise _refuse(refusal, request)
+    try:
+        account = accounts.lookup(found.name)
+    except KeyError:
+        text = "Identity mapped to a local user name, but local user does not exist."
+        raise _refuse(f"{text}\n  Local user name: {found.name}", request, text) from None
+    refusal = policy.account_refusal(found.name, account, plan.policy)
+    if refusal:
+        raise _refuse(refusal, request)
+    return Resolved(account, found.identity_id, found.candidates)
+
+
+def template_identity(resolved: Resolved) -> dict[str, object]:
+    """``mapped_identity`` as templates know it (globus-compute-endpoint 4.19)."""
+    account = resolved.account
+    return {
+        "local": {
+            "uname": account.name,
+            "uid": account.uid,
+            "gid": account.gid,
+            "gecos": account.gecos,
+            "shell": account.shell,
+            "dir": account.home,
+            "groups": os.getgrouplist(account.name, account.gid),
+        },
+        "globus": {"id": resolved.matched or None},
+    }

@@ -1,0 +1,59 @@
+"""Host authorization by PAM: the session process, root, parent of one UEP.
+
+It opens the session, forks the child that becomes the UEP, waits for its end however it
+comes, and closes the session and the credentials.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+
+import setproctitle
+
+from mepd.errors import PamError
+from mepd.launch.failure import StageError
+from mepd.model import Stage
+from mepd.posix import guard, process
+from mepd.posix.pam import PamSession
+
+log = logging.getLogger(__name__)
+
+
+def open_session(service: str, user: str) -> PamSession:
+    """Account phase, credentials, session. Raises StageError (HOST_AUTH), opaque to users."""
+    session: PamSession | None = None
+    try:
+        session = PamSession(service, user)
+        session.check_account()
+        session.establish_credentials()
+        session.open()
+        return session
+    except Exception as e:
+        if session is not None:
+            session.close()
+        text = str(e) if isinstance(e, PamError) else f"({type(e).__name__}) {e}"
+        raise StageError(Stage.HOST_AUTH, f"PAM ({service}, {user}): {text}") from None
+
+
+def stand_guard(
+    session: PamSession,
+    user: str,
+    lifeline: socket.socket,
+    child: Callable[[], int],
+    forked: Callable[[int], None],
+    master_pid: int,
+) -> int:
+    """Fork ``child``, tell ``forked`` its pid, and stay until it has ended.
+
+    Returns the exit code to leave with, or does not return where the child died of a
+    signal: then this process dies of the same, so that its own parent sees it.
+    """
+    guard.prepare(master_pid)
+    pid = process.fork(child)
+    forked(pid)
+    setproctitle.setproctitle(f"mepd: session {user}")
+    lifeline.setblocking(False)
+    status = guard.watch(pid, lifeline, at_end=session.close)
+    return guard.leave_like(status)

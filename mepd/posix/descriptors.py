@@ -1,0 +1,82 @@
+"""Descriptors: which ones a child keeps, sealed memory files, opening without surprises."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterable
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def open_descriptors() -> list[int]:
+    """The descriptors that this process has open."""
+    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return sorted(fd for fd in map(int, os.listdir(listing)) if fd != listing)
+    finally:
+        os.close(listing)
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor that is not in ``keep``; closed by number, without destructors."""
+    previous = -1
+    for fd in sorted(set(keep)):
+        os.closerange(previous + 1, fd)
+        previous = fd
+    os.closerange(previous + 1, max(open_descriptors(), default=previous) + 1)
+
+
+def null_stdio(which: Iterable[int] = (0, 1, 2)) -> None:
+    """Put /dev/null on the standard descriptors in ``which``."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for fd in which:
+            os.dup2(null, fd)
+    finally:
+        if null not in which:
+            os.close(null)
+
+
+def memory_file(name: str) -> int:
+    """An empty, sealable, close-on-exec memory file (memfd_create(2)). Raises OSError."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def fill_and_seal(fd: int, data: bytes) -> None:
+    """Write ``data`` to a memory file, forbid any change, and rewind it. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    os.lseek(fd, 0, os.SEEK_SET)
+
+
+def place(wanted: dict[int, int]) -> None:
+    """Make each source descriptor appear, inheritable, at its target number.
+
+    ``wanted`` maps target to source. Sources are moved out of the way first, so that the
+    order cannot matter. Raises OSError.
+    """
+    floor = max(wanted, default=0) + 1
+    moved = {t: fcntl.fcntl(s, fcntl.F_DUPFD_CLOEXEC, floor) for t, s in wanted.items()}
+    for target, source in moved.items():
+        os.dup2(source, target, inheritable=True)
+        os.close(source)
+
+
+def open_log(path: str, mode: int = 0o600) -> int:
+    """Open a log for appending as the caller: a regular file with one link, or an error.
+
+    Never follows a link, never blocks on a FIFO. Raises OSError; PermissionError when the
+    path is something else than a plain file of the caller's.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, mode)
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1 or info.st_uid != os.geteuid():
+        os.close(fd)
+        raise PermissionError(f"not a plain file of its own: {path}")
+    os.set_blocking(fd, True)
+    return fd

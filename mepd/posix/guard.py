@@ -1,0 +1,137 @@
+"""A guard: a small process that stands between mepd and a tree of processes.
+
+It is the subreaper of the tree (prctl(2)), so that a daemon's double fork cannot leave
+it, and it watches a lifeline to mepd: when mepd dies in whatever way, the tree dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from mepd.posix import syscalls
+from mepd.posix.process import ProcessId, descendants, identify, kill_tree
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def prepare(parent_pid: int) -> None:
+    """Become the subreaper, and be woken up (not killed) when the parent dies.
+
+    SIGCONT reaches a stopped guard too; the lifeline then tells it what happened.
+    Call after the last change of credentials.
+    """
+    syscalls.set_subreaper()
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGCONT)
+    if os.getppid() != parent_pid:
+        raise ProcessLookupError("the parent has gone")
+
+
+def sweep(patience: float = 5.0) -> None:
+    """Kill every descendant and reap them all; give up after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        family = descendants(os.getpid())
+        for member in family:
+            kill_tree(member)
+        if not _reap_all() and not family:
+            return
+        time.sleep(0.005)
+
+
+def _reap_all() -> bool:
+    """Reap what is dead; whether any child is left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def watch(
+    child: int, lifeline: socket.socket, stop: int = signal.SIGTERM, at_end: Callable[[], None] = lambda: None
+) -> int:
+    """Wait for ``child``, forwarding signals to it, until it ends or the lifeline does.
+
+    ``stop`` is what SIGTERM, SIGINT and SIGQUIT become for the child. Then the whole tree
+    is killed and ``at_end`` is called. Returns the child's wait status.
+    """
+    target = identify(child)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    for number in (*FORWARDED, signal.SIGCHLD, signal.SIGCONT):
+        signal.signal(number, lambda *_: None)
+    status: int | None = None
+    try:
+        while (status := _wait(child)) is None:
+            readable, _, _ = select.select([reader, lifeline], [], [])
+            if reader in readable:
+                _forward(reader.recv(512), target, stop)
+            if lifeline in readable and _ended(lifeline):
+                break
+    finally:
+        if status is None:
+            if target is not None:
+                kill_tree(target)
+            status = os.waitpid(child, 0)[1]
+        sweep()
+        at_end()
+    return status
+
+
+def _wait(child: int) -> int | None:
+    """The child's status if it has ended; orphans that came to this process are reaped too."""
+    while True:
+        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if info is None:
+            return None
+        _, status = os.waitpid(info.si_pid, 0)
+        if info.si_pid == child:
+            return status
+
+
+def _forward(numbers: bytes, target: ProcessId | None, stop: int) -> None:
+    if target is None:
+        return
+    for number in numbers:
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            _send(target.pid, stop)
+        elif number in FORWARDED:
+            _send(target.pid, number)
+
+
+def _send(pid: int, number: int) -> None:
+    # A child of ours that is not yet waited for: its pid cannot have been reused.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _ended(lifeline: socket.socket) -> bool:
+    try:
+        return not lifeline.recv(64)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def leave_like(status: int) -> int:
+    """End as the child did: its exit code, or the same signal (wait(2))."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        from mepd.posix.process import no_core_dumps
+
+        no_core_dumps()
+        os.kill(os.getpid(), number)
+    return os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 1

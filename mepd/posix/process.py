@@ -1,0 +1,186 @@
+"""Forking, dying with the parent, identity of processes, and killing without mistakes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+from mepd.posix import syscalls
+
+_PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
+_KEEP = (signal.SIGKILL, signal.SIGSTOP)
+
+
+def die_with_parent(parent_pid: int, signum: int = signal.SIGKILL) -> None:
+    """Have the kernel send ``signum`` when the parent's forking thread ends.
+
+    Call it after the last change of credentials, which clears the setting (prctl(2),
+    PR_SET_PDEATHSIG). Raises ProcessLookupError if ``parent_pid`` is not the parent any
+    more, since a parent that died before the call would never be noticed.
+    """
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent_pid:
+        raise ProcessLookupError(errno.ESRCH, "the parent has gone")
+
+
+def reset_signals() -> None:
+    """Default dispositions, nothing blocked, no wakeup descriptor: as a new program expects.
+
+    An inherited wakeup descriptor would wake the parent's loop; an ignored SIGPIPE and a
+    blocked mask survive exec (signal(7)).
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if number not in _KEEP:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def fork(child: Callable[[], int]) -> int:
+    """Fork; the child runs ``child`` with default signals and leaves with its return value.
+
+    Signals are blocked around the fork, so that none is taken by the parent's handlers in
+    the child. An exception leaves the child with EX_SOFTWARE and a traceback on stderr.
+    Returns the child's pid. Raises OSError when the fork is refused; must be called in
+    the main thread (PDEATHSIG fires when the forking thread ends).
+    """
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        return pid
+    code = os.EX_SOFTWARE
+    try:
+        reset_signals()
+        code = child()
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else os.EX_SOFTWARE
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def reset_scheduling() -> None:
+    """nice 0 and oom_score_adj 0: what the daemon was given is not for its children.
+
+    Both survive exec (sched(7), proc(5)). What the caller may not change stays.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
+        f.write("0")
+
+
+def no_core_dumps() -> None:
+    """RLIMIT_CORE 0 for this process and what it execs."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process for certain: its pid and its creation time (seconds since the epoch)."""
+
+    pid: int
+    created: float
+
+
+def identify(pid: int) -> ProcessId | None:
+    """The identity of a running process; None if there is none."""
+    try:
+        return ProcessId(pid, psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def exec_confirmed(pid: int) -> bool:
+    """Whether a forked child has exec'ed; False too when it is gone (proc(5), stat field 9)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return fields[0] not in b"ZX" and not int(fields[6]) & _PF_FORKNOEXEC
+
+
+def signal_process(target: ProcessId, signum: int) -> bool:
+    """Send a signal to exactly this process, never to one that reuses its pid.
+
+    The pid is pinned by a pidfd (pidfd_open(2)) before its identity is compared.
+    Returns whether it was there.
+    """
+    try:
+        fd = os.pidfd_open(target.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if identify(target.pid) != target:
+            return False
+        signal.pidfd_send_signal(fd, signum)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def signal_group(leader: ProcessId, signum: int) -> bool:
+    """Send a signal to the process group that ``leader`` leads, if it still leads one."""
+    if leader.pid <= 1 or identify(leader.pid) != leader:
+        return False
+    try:
+        if os.getpgid(leader.pid) != leader.pid:
+            return False
+        os.killpg(leader.pid, signum)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def descendants(pid: int) -> list[ProcessId]:
+    """All living descendants of a process, children first."""
+    try:
+        found = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    out = []
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                out.append(ProcessId(process.pid, process.create_time()))
+    return out
+
+
+def kill_tree(root: ProcessId) -> None:
+    """SIGKILL a process, its group and all its descendants, whatever their sessions.
+
+    Descendants are stopped first, so that none of them forks its way out.
+    """
+    family = [root, *descendants(root.pid)]
+    for member in family:
+        signal_process(member, signal.SIGSTOP)
+    family += [d for d in descendants(root.pid) if d not in family]
+    signal_group(root, signal.SIGKILL)
+    for member in family:
+        signal_process(member, signal.SIGKILL)
+
+
+def kill_all(targets: Iterable[ProcessId]) -> None:
+    for target in targets:
+        kill_tree(target)

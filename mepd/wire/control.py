@@ -1,0 +1,48 @@
+"""The control protocol of mepctl: one framed JSON object each way per request.
+
+Request: ``{"v": 1, "verb": str, "args": object}``.
+Answer: ``{"v": 1, "ok": true, "data": any}`` or
+``{"v": 1, "ok": false, "error": {"message": str, "code": int}}`` with a sysexits(3) code.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mepd.errors import ControlError, WireError
+
+VERSION = 1
+
+
+def request(verb: str, args: dict[str, Any]) -> dict[str, Any]:
+    return {"v": VERSION, "verb": verb, "args": args}
+
+
+def parse_request(obj: Any) -> tuple[str, dict[str, Any]]:
+    """The verb and arguments of a request. Raises WireError."""
+    if type(obj) is not dict or obj.keys() != {"v", "verb", "args"}:
+        raise WireError("request must be an object of v, verb and args")
+    if obj["v"] != VERSION:
+        raise WireError(f"control protocol version {str(obj['v'])[:20]!r}, need {VERSION}")
+    if type(obj["verb"]) is not str or type(obj["args"]) is not dict:
+        raise WireError("verb must be a string and args an object")
+    return obj["verb"], obj["args"]
+
+
+def answer(data: Any) -> dict[str, Any]:
+    return {"v": VERSION, "ok": True, "data": data}
+
+
+def refusal(message: str, code: int = os.EX_SOFTWARE) -> dict[str, Any]:
+    return {"v": VERSION, "ok": False, "error": {"message": message, "code": code}}
+
+
+def parse_answer(obj: Any) -> Any:
+    """The data of an answer. Raises ControlError for a refusal, WireError for nonsense."""
+    if type(obj) is not dict or obj.get("v") != VERSION or type(obj.get("ok")) is not bool:
+        raise WireError("the answer does not fit the control protocol")
+    if obj["ok"]:
+        return obj.get("data")
+    error = obj.get("error") or {}
+    raise ControlError(str(error.get("message", "refused")), int(error.get("code", os.EX_SOFTWARE)))
