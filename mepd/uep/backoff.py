@@ -1,0 +1,18 @@
+"""How long to wait before trying again."""
+
+from __future__ import annotations
+
+import random
+
+FIRST = 0.25
+MOST = 30.0
+
+
+def delay(failures: int) -> float:
+    """Seconds before the next attempt: doubling from FIRST, at most MOST; 0 without failure."""
+    return min(MOST, FIRST * 2.0 ** min(failures - 1, 16)) if failures > 0 else 0.0
+
+
+def jittered(failures: int) -> float:
+    """``delay`` less up to a quarter, so that many UEPs do not come back at once."""
+    return delay(failures) * random.uniform(0.75, 1.0)

@@ -1,0 +1,82 @@
+"""The document on stdin: credentials and configuration from the manager that started us.
+
+The form is that of globus-compute-endpoint: ``{"amqp_creds", "config", "ep_info",
+"allowed_functions"?}``; mepd adds ``notify_fd``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mepd.errors import WireError
+from mepd.wire.framing import parse_json
+
+QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
+
+
+@dataclass(frozen=True)
+class Document:
+    """``config`` is the rendered YAML; ``notify_fd`` is None without mepd as the parent."""
+
+    endpoint_id: str
+    amqp_creds: dict[str, Any] = field(repr=False)
+    config: str
+    ep_info: dict[str, Any]
+    allowed_functions: tuple[str, ...] | None = None
+    notify_fd: int | None = None
+
+
+def _queue(creds: dict[str, Any], name: str) -> None:
+    info = creds.get(name)
+    if type(info) is not dict:
+        raise WireError(f"amqp_creds.{name} is missing or no object")
+    if type(info.get("connection_url")) is not str or not info["connection_url"]:
+        raise WireError(f"amqp_creds.{name}.connection_url is missing")
+    if name == "task_queue_info":
+        if type(info.get("queue")) is not str:
+            raise WireError(f"amqp_creds.{name}.queue is missing")
+    elif type(info.get("queue_publish_kwargs")) is not dict:
+        raise WireError(f"amqp_creds.{name}.queue_publish_kwargs is missing")
+
+
+def check_creds(creds: Any) -> dict[str, Any]:
+    """``creds`` if they name the three queues. Raises WireError, quoting no value."""
+    if type(creds) is not dict:
+        raise WireError("amqp_creds is missing or no object")
+    if type(creds.get("endpoint_id")) is not str:
+        raise WireError("amqp_creds.endpoint_id is missing")
+    for name in QUEUES:
+        _queue(creds, name)
+    return creds
+
+
+def _functions(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if type(value) is not list or any(type(v) is not str for v in value):
+        raise WireError("allowed_functions is no list of function ids")
+    return tuple(v.lower() for v in value)
+
+
+def parse(data: bytes) -> Document:
+    """The document in ``data``. Raises WireError naming the field at fault."""
+    obj = parse_json(data)
+    if type(obj) is not dict:
+        raise WireError("the document is no JSON object")
+    creds = check_creds(obj.get("amqp_creds"))
+    config, info, fd = obj.get("config"), obj.get("ep_info") or {}, obj.get("notify_fd")
+    if type(config) is not str:
+        raise WireError("config is missing or no string")
+    if type(info) is not dict:
+        raise WireError("ep_info is no object")
+    if fd is not None and (type(fd) is not int or fd < 3):
+        raise WireError("notify_fd is no descriptor")
+    return Document(
+        endpoint_id=creds["endpoint_id"],
+        amqp_creds=creds,
+        config=config,
+        ep_info=info,
+        allowed_functions=_functions(obj.get("allowed_functions")),
+        notify_fd=fd,
+    )

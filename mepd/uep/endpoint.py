@@ -1,0 +1,317 @@
+"""The user endpoint at work: one loop that joins broker, engine, manager and clock."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mepd.errors import WireError
+from mepd.uep import idle
+from mepd.uep.amqp import IOLoop
+from mepd.uep.broker import Broker, BrokerEvents
+from mepd.uep.config import UepConfig
+from mepd.uep.document import Document, check_creds
+from mepd.uep.engines.base import EngineContext
+from mepd.uep.engines.registry import make
+from mepd.uep.journal import Journal
+from mepd.uep.notify import Notify
+from mepd.uep.refusal import report_failure
+from mepd.uep.results import ResultStore
+from mepd.uep.signals import Signals
+from mepd.uep.snippet import Snippet
+from mepd.uep.tasks import TaskDesk, TaskPolicy
+from mepd.uep.title import activity, title
+from mepd.wire.message import StatusReport, pack_status
+from mepd.wire.stages import ActivityReport
+
+log = logging.getLogger(__name__)
+
+FINISH_TIME = 1.0
+"""Seconds that running tasks are given to finish after the order to stop."""
+SETTLE_TIME = 2.0
+"""Seconds to wait for the broker's confirms, and again for its goodbye."""
+REPORT_EVERY = 1.0
+PREFETCH_SPARE = 64
+"""Tasks to hold beyond those running and next, while confirms are on their way."""
+JOURNAL = "tasks.journal"
+
+
+class Endpoint:
+    """One life of a UEP; ``run`` returns its exit code. Raises OSError, ConfigError."""
+
+    def __init__(
+        self,
+        name: str,
+        user: str,
+        folder: Path,
+        document: Document,
+        config: UepConfig,
+        set_title: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._user = user
+        self._document = document
+        self._config = config
+        self._set_title = set_title
+        self._loop = IOLoop()
+        self._limits = idle.IdleLimits(
+            config.heartbeat_period, config.idle_soft, config.idle_hard
+        )
+        allowed = document.allowed_functions
+        if allowed is None:
+            allowed = config.allowed_functions
+        policy = TaskPolicy(
+            document.endpoint_id,
+            frozenset(allowed) if allowed is not None else None,
+            config.retry_lost_tasks,
+        )
+        self._desk = TaskDesk(
+            policy, Journal(folder / JOURNAL), ResultStore(folder), self._moved
+        )
+        context = EngineContext(document.endpoint_id, folder, title(user, name, "worker"))
+        self._engine = make(config.engine, context, self._desk, self._loop)
+        self._broker = self._make_broker()
+        self._desk.attach(self._engine, self._broker)
+        self._signals = Signals(self._loop, self._on_signal, self._on_child)
+        self._notify: Notify | None = None
+        if document.notify_fd is not None:
+            self._notify = Notify(
+                self._loop, document.notify_fd, self._on_credentials, self._on_gone
+            )
+        self._snippet: Snippet | None = None
+        self._ready = False
+        self._stopping = False
+        self._halted = False
+        self._closing = False
+        self._last_report = 0.0
+        self._report_timer: object | None = None
+        self._idle_timer: tuple[float, object] | None = None
+        self._exit_code = os.EX_OK
+
+    def _make_broker(self) -> Broker:
+        events = BrokerEvents(
+            deliver=self._desk.deliver,
+            confirmed=self._desk.confirmed,
+            unconfirmed=self._desk.unconfirmed,
+            results_up=self._desk.send_stored,
+            settled=self._on_settled,
+            ready=self._on_ready,
+            refused=self._on_refused,
+        )
+        prefetch = 2 * self._engine.capacity + PREFETCH_SPARE
+        creds, port = self._document.amqp_creds, self._config.amqp_port
+        return Broker(self._loop, creds, port, prefetch, events)
+
+    # --- start ------------------------------------------------------------------------
+    def run(self) -> int:
+        self._set_title(title(self._user, self._name, "starting"))
+        if self._config.endpoint_setup:
+            setup = self._config.endpoint_setup
+            self._snippet = Snippet("endpoint_setup", setup, self._on_setup)
+        else:
+            self._begin()
+        try:
+            self._loop.start()
+        except Exception:
+            log.critical("an error of mepd-uep itself; it ends", exc_info=True)
+            self._engine.stop()
+            return os.EX_SOFTWARE
+        return self._exit_code
+
+    def _on_setup(self, status: int) -> None:
+        self._snippet = None
+        if self._stopping:
+            return
+        if status:
+            text = f"endpoint_setup failed with exit code {status}"
+            report_failure(self._document, text, self._config.amqp_port)
+            self._leave(os.EX_CONFIG)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._engine.start()
+        self._broker.start()
+
+    def _on_ready(self) -> None:
+        self._ready = True
+        log.info("ready: %s", self._name)
+        self._beat()
+        self._arm_idle()
+
+    def _on_refused(self, text: str) -> None:
+        if not self._ready:
+            log.critical("the broker refuses the credentials: %s", text)
+            self._engine.stop()
+            self._leave(os.EX_UNAVAILABLE)
+
+    # --- heartbeats and reports -------------------------------------------------------
+    def _beat(self) -> None:
+        if self._stopping:
+            return
+        self._loop.call_later(self._config.heartbeat_period, self._beat)
+        self._broker.check()
+        self._desk.send_stored()
+        self._publish_status(active=True)
+        self._report()
+
+    def _publish_status(self, active: bool) -> None:
+        state: dict[str, Any] = {
+            **self._engine.status(),
+            **self._document.ep_info,
+            "posix_username": self._user,
+            "posix_uid": os.getuid(),
+            "posix_gid": os.getgid(),
+            "posix_pid": os.getpid(),
+            "display_name": self._config.display_name,
+            "heartbeat_period": self._config.heartbeat_period if active else 0,
+            "active": active,
+        }
+        self._broker.publish_status(pack_status(StatusReport(self._document.endpoint_id, state)))
+
+    def _report(self) -> None:
+        """Tell mepd and ps(1) where we are."""
+        self._last_report = now = time.monotonic()
+        moved = self._desk.movement
+        state = "stopping"
+        if not self._stopping:
+            beats = idle.beats(self._limits, moved, now)
+            state = activity(
+                self._engine.running, moved.outstanding, moved.done, beats, self._limits.soft
+            )
+        self._set_title(title(self._user, self._name, state))
+        if self._notify is not None and (self._ready or self._stopping):
+            self._notify.report(
+                ActivityReport(
+                    received=moved.received,
+                    outstanding=moved.outstanding,
+                    done=moved.done,
+                    last_move=max(0.0, now - moved.last_move),
+                    soft=self._limits.soft,
+                    hard=self._limits.hard,
+                    heartbeat_period=self._config.heartbeat_period,
+                    closing=self._stopping,
+                )
+            )
+
+    def _moved(self) -> None:
+        """A task or result has moved: report it, at most once in REPORT_EVERY seconds."""
+        if self._stopping:
+            if not self._engine.running:
+                self._halt()
+            return
+        if self._report_timer is None:
+            wait = max(0.0, self._last_report + REPORT_EVERY - time.monotonic())
+            self._report_timer = self._loop.call_later(wait, self._report_movement)
+        if not self._desk.movement.outstanding:
+            self._arm_idle()
+
+    def _report_movement(self) -> None:
+        self._report_timer = None
+        if not self._stopping:
+            self._report()
+
+    # --- idleness ---------------------------------------------------------------------
+    def _arm_idle(self) -> None:
+        """Have a timer no later than the deadline; one that is early looks again."""
+        found = idle.deadline(self._limits, self._desk.movement)
+        if found is None or self._stopping:
+            return
+        when = found[0]
+        if self._idle_timer is not None:
+            if self._idle_timer[0] <= when:
+                return
+            self._loop.remove_timeout(self._idle_timer[1])
+        wait = max(0.0, when - time.monotonic())
+        self._idle_timer = (when, self._loop.call_later(wait, self._on_idle_timer))
+
+    def _on_idle_timer(self) -> None:
+        self._idle_timer = None
+        found = idle.deadline(self._limits, self._desk.movement)
+        if found is None or self._stopping:
+            return
+        when, limit = found
+        if time.monotonic() < when:
+            self._arm_idle()
+        elif limit is idle.Limit.SOFT:
+            self._stop("Idle heartbeats reached.  (idle_heartbeats_soft)")
+        else:
+            self._stop("Shutting down due to idle heartbeats HARD limit.", finish=0.0)
+
+    # --- events from outside ----------------------------------------------------------
+    def _on_child(self) -> None:
+        self._engine.reap()
+        if self._snippet is not None:
+            self._snippet.reap()
+
+    def _on_signal(self, number: int) -> None:
+        self._stop(f"received {signal.Signals(number).name}")
+
+    def _on_credentials(self, creds: dict[str, Any]) -> None:
+        try:
+            self._broker.refresh(check_creds(creds))
+        except WireError as e:
+            log.error("refreshed credentials are unusable: %s", e)
+
+    def _on_gone(self) -> None:
+        log.warning("the manager has gone; stopping at once")
+        if self._snippet is not None:
+            self._snippet.kill()
+        self._engine.stop()
+        self._leave(os.EX_OK)
+
+    # --- the end ----------------------------------------------------------------------
+    def _stop(self, reason: str, finish: float = FINISH_TIME) -> None:
+        if self._stopping:
+            return
+        log.info("stopping: %s", reason)
+        self._stopping = True
+        if self._snippet is not None:
+            self._snippet.kill()
+        self._broker.stop_consuming()
+        self._desk.release_waiting()
+        self._report()
+        if self._engine.running and finish:
+            self._loop.call_later(finish, self._halt)
+        else:
+            self._halt()
+
+    def _halt(self) -> None:
+        """The engine's end; then the last results and the last status report."""
+        if self._halted:
+            return
+        self._halted = True
+        self._desk.abandon(self._engine.stop())
+        self._publish_status(active=False)
+        self._loop.call_later(SETTLE_TIME, self._close)
+        self._on_settled()
+
+    def _on_settled(self) -> None:
+        if self._halted and not self._broker.unsettled:
+            self._close()
+
+    def _close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self._desk.unsent:
+            log.warning("%d results wait on disk for the next start", self._desk.unsent)
+        self._loop.call_later(SETTLE_TIME, self._on_closed)
+        self._broker.stop(self._on_closed)
+
+    def _on_closed(self) -> None:
+        teardown = self._config.endpoint_teardown
+        if self._snippet is None and teardown and self._ready:
+            self._ready = False
+            self._snippet = Snippet("endpoint_teardown", teardown, lambda _s: self._leave(0))
+        elif self._snippet is None or self._snippet.name != "endpoint_teardown":
+            self._leave(os.EX_OK)
+
+    def _leave(self, code: int) -> None:
+        self._exit_code = code
+        self._loop.stop()

@@ -1,0 +1,165 @@
+"""One worker process: its start, its socket, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pika.adapters.select_connection import IOLoop
+
+from mepd.errors import WireError
+from mepd.uep.engines import frames
+from mepd.uep.engines.base import EngineTask
+
+_CHUNK = 256 * 1024
+
+
+class WorkerProcess:
+    """Holds the tasks that were handed to it, by id; ``slots`` says how many it takes.
+
+    ``on_frame`` is called for every frame, in the loop. Its end is noticed by reap(),
+    since a descendant may hold the socket open longer. Raises OSError if it cannot start.
+    """
+
+    def __init__(
+        self,
+        loop: IOLoop,
+        setup: dict[str, Any],
+        on_frame: Callable[[WorkerProcess, frames.Frame], None],
+    ) -> None:
+        self.tasks: dict[str, EngineTask] = {}
+        self.slots: int = setup["threads"]
+        self.ready = False
+        self._loop = loop
+        self._on_frame = on_frame
+        self._input = frames.FrameBuffer()
+        self._output = bytearray()
+        self._watched = 0
+        self._sock, self._process = self._spawn()
+        self._sock.setblocking(False)
+        self._fd = self._sock.fileno()
+        self._watch(IOLoop.READ)
+        self._write(frames.pack(frames.Frame(frames.SETUP, setup)))
+
+    def _spawn(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        argv = [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
+        try:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(fd,))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours, process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def free(self) -> int:
+        """How many more tasks it can run now."""
+        return self.slots - len(self.tasks) if self.ready else 0
+
+    def hand(self, task: EngineTask) -> None:
+        """Send it a task."""
+        self.tasks[task.task_id] = task
+        header = {"id": task.task_id, "serializers": list(task.serializers)}
+        self._write(frames.pack(frames.Frame(frames.TASK, header, task.body)))
+
+    def _watch(self, events: int) -> None:
+        if events == self._watched:
+            return
+        if not self._watched:
+            self._loop.add_handler(self._fd, self._on_event, events)
+        elif not events:
+            self._loop.remove_handler(self._fd)
+        else:
+            self._loop.update_handler(self._fd, events)
+        self._watched = events
+
+    def _write(self, data: bytes) -> None:
+        if not self._watched:
+            return
+        sent = 0
+        if not self._output:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.kill()
+                return
+        if sent < len(data):
+            self._output += data[sent:]
+            self._watch(IOLoop.READ | IOLoop.WRITE)
+
+    def _on_event(self, _fd: int, events: int) -> None:
+        if events & IOLoop.WRITE and self._output:
+            self._flush()
+        if events & ~IOLoop.WRITE:
+            self._read()
+
+    def _flush(self) -> None:
+        try:
+            del self._output[: self._sock.send(memoryview(self._output)[:_CHUNK])]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.kill()
+            return
+        if not self._output:
+            self._watch(IOLoop.READ)
+
+    def _receive(self) -> Iterator[frames.Frame]:
+        """Frames of one read; a closed or broken stream ends the worker."""
+        try:
+            data = self._sock.recv(_CHUNK)
+            if data:
+                yield from self._input.feed(data)
+                return
+        except BlockingIOError:
+            return
+        except (OSError, WireError):
+            pass
+        self.kill()
+
+    def _read(self) -> None:
+        for frame in self._receive():
+            self._on_frame(self, frame)
+
+    def poll(self) -> int | None:
+        """Popen.returncode once it has ended, after every result it sent was handled."""
+        status = self._process.poll()
+        if status is not None and self._watched:
+            while True:
+                found = list(self._receive())
+                for frame in found:
+                    self._on_frame(self, frame)
+                if not found:
+                    break
+            self.close()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL; reap() learns of the end."""
+        self._watch(0)
+        self._process.kill()
+
+    def close(self) -> None:
+        self._watch(0)
+        self._sock.close()
+
+    def end(self) -> None:
+        """Kill it and wait for its end, which SIGKILL makes short."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        self._sock.close()

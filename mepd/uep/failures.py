@@ -1,0 +1,51 @@
+"""Results for tasks that could not be run, or were lost, in words fit for the user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from mepd.wire.message import ACTOR_INTERCHANGE, EXEC_END, Result, pack_result, transition
+
+REMOTE_ERROR = "RemoteExecutionError"
+NOT_ALLOWED = "FUNCTION_NOT_ALLOWED"
+WORKER_LOST = "WorkerLost"
+ENDPOINT_LOST = "EndpointLost"
+LOST_TEXT = "the endpoint died while running this task; it was not run again"
+STOPPED_TEXT = "the endpoint was stopped while running this task; it was not run again"
+
+
+def not_allowed(function_id: str, endpoint_id: str) -> str:
+    return f"Function {function_id} not permitted on endpoint {endpoint_id}"
+
+
+def exit_text(status: int) -> str:
+    """How a process ended, from Popen.returncode: a signal's name or an exit code."""
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
+
+
+def lost_worker(status: int) -> str:
+    return f"WorkerLost: the worker process running this task {exit_text(status)}"
+
+
+def error_result(
+    task_id: str, code: str, text: str, details: dict[str, Any] | None = None
+) -> bytes:
+    """A packed error result; ``text`` is what the user sees."""
+    end = transition(EXEC_END, ACTOR_INTERCHANGE, time.time_ns())
+    return pack_result(Result(task_id, text, details, code, text, (end,)))
+
+
+def base_details(endpoint_id: str) -> dict[str, Any]:
+    """What is known of this environment without a worker's help."""
+    system = os.uname()
+    return {"endpoint_id": endpoint_id, "os": f"{system.sysname}-{system.release}"}

@@ -1,0 +1,103 @@
+"""The task journal: which tasks had begun, kept across the death of this process.
+
+One line an event, appended: ``B ID`` before a task is handed to a worker, ``F ID`` once
+the broker has confirmed its result. A machine that loses power may lose the last lines;
+the death of this process does not.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from mepd.uep import files
+
+_LINE = re.compile(rb"([BF]) ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+FINISHED_KEPT = 2048  # acks of so many finished tasks may have been lost on their way
+COMPACT_LINES = 16384
+
+
+class Past(enum.Enum):
+    """What the journal knows of a task."""
+
+    UNKNOWN = "unknown"
+    BEGUN = "begun"
+    FINISHED = "finished"
+
+
+def replay(data: bytes) -> tuple[dict[str, None], dict[str, None]]:
+    """The tasks begun and not finished, and the latest finished ones, oldest first.
+
+    A line cut short by a crash is skipped.
+    """
+    begun: dict[str, None] = {}
+    finished: dict[str, None] = {}
+    for line in data.split(b"\n"):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        task_id = match[2].decode("ascii")
+        if match[1] == b"B":
+            begun[task_id] = None
+            finished.pop(task_id, None)
+        else:
+            begun.pop(task_id, None)
+            finished[task_id] = None
+            if len(finished) > FINISHED_KEPT:
+                del finished[next(iter(finished))]
+    return begun, finished
+
+
+class Journal:
+    """The journal at ``path``. Methods that write raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with open(self._fd, "rb", closefd=False) as f:
+            data = f.read()
+        self._begun, self._finished = replay(data)
+        self._lines = data.count(b"\n")
+        if data and not data.endswith(b"\n"):
+            files.write_all(self._fd, b"\n")
+
+    def past(self, task_id: str) -> Past:
+        if task_id in self._begun:
+            return Past.BEGUN
+        return Past.FINISHED if task_id in self._finished else Past.UNKNOWN
+
+    def begun(self, task_ids: Iterable[str]) -> None:
+        ids = list(task_ids)
+        for task_id in ids:
+            self._begun[task_id] = None
+            self._finished.pop(task_id, None)
+        self._append(b"".join(b"B %s\n" % i.encode("ascii") for i in ids), len(ids))
+
+    def finished(self, task_ids: Iterable[str]) -> None:
+        ids = list(task_ids)
+        for task_id in ids:
+            self._begun.pop(task_id, None)
+            self._finished[task_id] = None
+        while len(self._finished) > FINISHED_KEPT:
+            del self._finished[next(iter(self._finished))]
+        self._append(b"".join(b"F %s\n" % i.encode("ascii") for i in ids), len(ids))
+
+    def _append(self, data: bytes, lines: int) -> None:
+        files.write_all(self._fd, data)
+        self._lines += lines
+        if self._lines > COMPACT_LINES and self._lines > 4 * len(self._begun):
+            self._compact()
+
+    def _compact(self) -> None:
+        lines = [b"F %s\n" % i.encode("ascii") for i in self._finished]
+        lines += [b"B %s\n" % i.encode("ascii") for i in self._begun]
+        files.replace(self._path, b"".join(lines))
+        old, self._fd = self._fd, files.open_regular(self._path, os.O_RDWR | os.O_APPEND)
+        os.close(old)
+        self._lines = len(lines)
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,98 @@
+"""Consuming the task queue: deliveries in, late acks out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mepd.uep.amqp import AMQPError, Channel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A delivery on one life of the channel; worthless on the next."""
+
+    generation: int
+    tag: int
+
+
+Deliver = Callable[[Token, dict[str, Any], bytes], None]
+
+
+class TaskFeed:
+    """One channel that consumes the task queue, alone, with at most ``prefetch`` unacked."""
+
+    def __init__(
+        self,
+        info: Callable[[], dict[str, Any]],
+        prefetch: int,
+        deliver: Deliver,
+        on_up: Callable[[], None],
+    ) -> None:
+        self.name = "tasks"
+        self._info = info
+        self._prefetch = prefetch
+        self._deliver = deliver
+        self._on_up = on_up
+        self._channel: Channel | None = None
+        self._consumer = ""
+        self._generation = 0
+
+    @property
+    def up(self) -> bool:
+        return bool(self._consumer) and self._channel is not None and bool(self._channel.is_open)
+
+    def url(self) -> str:
+        return str(self._info()["connection_url"])
+
+    def opened(self, channel: Channel, is_up: Callable[[], None]) -> None:
+        self._channel = channel
+        self._generation += 1
+        generation = self._generation
+
+        def message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            if generation == self._generation and self._consumer:
+                token = Token(generation, method.delivery_tag)
+                self._deliver(token, properties.headers or {}, body)
+
+        def consuming(frame: Any) -> None:
+            is_up()
+            self._on_up()
+
+        channel.add_on_cancel_callback(self._on_cancel)
+        channel.basic_qos(prefetch_count=self._prefetch)
+        self._consumer = channel.basic_consume(
+            str(self._info()["queue"]), message, exclusive=True, callback=consuming
+        )
+
+    def closed(self) -> None:
+        self._channel = None
+        self._consumer = ""
+
+    def _on_cancel(self, _frame: Any) -> None:
+        """The broker ended the consumer: the queue is gone. A new channel tries again."""
+        log.warning("tasks: the broker cancelled the consumer")
+        self._consumer = ""
+        if self._channel is not None and self._channel.is_open:
+            self._channel.close()
+
+    def ack(self, tokens: list[Token]) -> None:
+        """Acknowledge deliveries; those of an earlier channel are the broker's again."""
+        if self._channel is None or not self._channel.is_open:
+            return
+        try:
+            for token in tokens:
+                if token.generation == self._generation:
+                    self._channel.basic_ack(token.tag)
+        except AMQPError as e:
+            log.warning("tasks: cannot acknowledge: %s", type(e).__name__)
+
+    def stop(self) -> None:
+        """Take no further task; what is unacked goes back when the channel closes."""
+        if self._channel is not None and self._channel.is_open and self._consumer:
+            self._channel.basic_cancel(self._consumer)
+        self._consumer = ""

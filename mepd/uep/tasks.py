@@ -1,0 +1,304 @@
+"""The task desk: what becomes of each delivery and each result. Knows no broker, no engine.
+
+A delivery is acked when the broker has confirmed the task's result, not before. The
+journal and the result store tell a redelivered task's past.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mepd.errors import WireError
+from mepd.uep import failures
+from mepd.uep.engines.base import Engine, EngineTask
+from mepd.uep.idle import Movement
+from mepd.uep.journal import Journal, Past
+from mepd.uep.results import ResultStore
+from mepd.uep.taskfeed import Token
+from mepd.wire.framing import parse_json
+from mepd.wire.message import unpack_task
+
+log = logging.getLogger(__name__)
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ALERT_EVERY = 60.0
+
+
+class Action(enum.Enum):
+    """What to do with a delivery."""
+
+    JOIN = "join"  # it is here already: ack it with its result
+    ACK = "ack"  # its result was sent: nothing is left to do
+    SEND = "send"  # its result waits on disk
+    LOST = "lost"  # it had begun when the endpoint died
+    RUN = "run"
+
+
+def decide(known: bool, stored: bool, past: Past, retry_lost: bool) -> Action:
+    """What a task's past makes of its delivery; all but RUN happen on redeliveries only."""
+    if known:
+        return Action.JOIN
+    if stored:
+        return Action.SEND
+    if past is Past.FINISHED:
+        return Action.ACK
+    return Action.LOST if past is Past.BEGUN and not retry_lost else Action.RUN
+
+
+@dataclass(frozen=True)
+class TaskHeaders:
+    """The AMQP headers of a task."""
+
+    task_id: str
+    function_id: str
+    serializers: tuple[str, ...]
+    resources: dict[str, Any]
+
+
+def _resources(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = parse_json(value)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise WireError("resource_specification is no object")
+    return value
+
+
+def task_id_of(headers: dict[str, Any], body: bytes) -> str:
+    """The task's id from its headers, else from its body. Raises WireError."""
+    value = headers.get("task_uuid")
+    if value is None:
+        value = unpack_task(body).task_id
+    if not isinstance(value, str) or not _TASK_ID.fullmatch(value.lower()):
+        raise WireError("task_uuid is no UUID")
+    return value.lower()
+
+
+def read_headers(task_id: str, headers: dict[str, Any]) -> TaskHeaders:
+    """Raises WireError naming the header at fault."""
+    function_id = headers.get("function_uuid") or ""
+    serializers = headers.get("result_serializers") or []
+    if not isinstance(function_id, str):
+        raise WireError("function_uuid is no string")
+    if isinstance(serializers, str):
+        serializers = parse_json(serializers) or []
+    if not isinstance(serializers, list) or any(type(s) is not str for s in serializers):
+        raise WireError("result_serializers is no list of strings")
+    resources = _resources(headers.get("resource_specification"))
+    return TaskHeaders(task_id, function_id.lower(), tuple(serializers), resources)
+
+
+@dataclass(frozen=True)
+class TaskPolicy:
+    """``allowed_functions`` None: every function may run."""
+
+    endpoint_id: str
+    allowed_functions: frozenset[str] | None = None
+    retry_lost: bool = False
+
+
+class Outlet(Protocol):
+    """Where results and acks go."""
+
+    @property
+    def results_up(self) -> bool: ...
+
+    def publish_result(self, task_id: str, packed: bytes) -> bool: ...
+
+    def ack(self, tokens: list[Token]) -> None: ...
+
+
+@dataclass
+class _Entry:
+    """A task that is not settled; more than one token if it was delivered again."""
+
+    tokens: list[Token] = field(default_factory=list)
+
+
+class TaskDesk:
+    """See the module. ``moved`` is called after every task received and result sent."""
+
+    engine: Engine
+
+    def __init__(
+        self,
+        policy: TaskPolicy,
+        journal: Journal,
+        store: ResultStore,
+        moved: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._journal = journal
+        self._store = store
+        self._moved = moved
+        self._clock = clock
+        self._outlet: Outlet | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._sending: set[str] = set()
+        self._unsaved: dict[str, bytes] = {}
+        self._received = 0
+        self._done = 0
+        self._last_move = clock()
+        self._last_alert = -ALERT_EVERY
+
+    def attach(self, engine: Engine, outlet: Outlet) -> None:
+        self.engine = engine
+        self._outlet = outlet
+
+    @property
+    def movement(self) -> Movement:
+        return Movement(self._last_move, self._received, self._done, len(self._entries))
+
+    @property
+    def unsent(self) -> int:
+        """Results that wait for the broker."""
+        return len(self._store.pending()) + len(self._unsaved)
+
+    # --- deliveries -------------------------------------------------------------------
+    def deliver(self, token: Token, headers: dict[str, Any], body: bytes) -> None:
+        try:
+            task_id = task_id_of(headers, body)
+        except WireError as e:
+            log.error("a task message without a usable id is dropped: %s", e)
+            self._ack([token])
+            return
+        past = self._journal.past(task_id)
+        known, stored = task_id in self._entries, task_id in self._store
+        action = decide(known, stored, past, self._policy.retry_lost)
+        if action is Action.ACK:
+            log.info("task %s was finished before; acknowledged", task_id)
+            self._ack([token])
+            return
+        self._entries.setdefault(task_id, _Entry()).tokens.append(token)
+        if action is not Action.JOIN:
+            self._received += 1
+            self._touch()
+            self._take(action, task_id, headers, body)
+
+    def _take(self, action: Action, task_id: str, headers: dict[str, Any], body: bytes) -> None:
+        if action is Action.SEND:
+            self.send_stored()
+        elif action is Action.LOST:
+            log.warning("task %s had begun when the endpoint died", task_id)
+            self._fail(task_id, failures.ENDPOINT_LOST, failures.LOST_TEXT)
+        else:
+            self._run(task_id, headers, body)
+
+    def _run(self, task_id: str, headers: dict[str, Any], body: bytes) -> None:
+        try:
+            task = read_headers(task_id, headers)
+        except WireError as e:
+            self._fail(task_id, failures.REMOTE_ERROR, f"Failed to start task: {e}")
+            return
+        allowed = self._policy.allowed_functions
+        if allowed is not None and task.function_id not in allowed:
+            text = failures.not_allowed(task.function_id, self._policy.endpoint_id)
+            log.warning("%s", text)
+            self._fail(task_id, failures.NOT_ALLOWED, text)
+            return
+        refusal = self.engine.refusal(task.resources)
+        if refusal is not None:
+            self._fail(task_id, failures.REMOTE_ERROR, f"Failed to start task: {refusal}")
+            return
+        self.engine.submit(EngineTask(task_id, body, task.serializers, task.resources))
+
+    def _fail(self, task_id: str, code: str, text: str) -> None:
+        details = failures.base_details(self._policy.endpoint_id)
+        self.finished(task_id, failures.error_result(task_id, code, text, details))
+
+    # --- the engine's events ----------------------------------------------------------
+    def begun(self, task_ids: Iterable[str]) -> None:
+        try:
+            self._journal.begun(task_ids)
+        except OSError as e:
+            self._alert("the task journal cannot be written: %s", e.strerror)
+
+    def finished(self, task_id: str, packed: bytes) -> None:
+        outlet = self._outlet
+        if outlet is not None and outlet.publish_result(task_id, packed):
+            self._sending.add(task_id)
+        else:
+            self._keep(task_id, packed)
+
+    def _keep(self, task_id: str, packed: bytes) -> None:
+        try:
+            self._store.put(task_id, packed)
+            self._unsaved.pop(task_id, None)
+        except OSError as e:
+            self._unsaved[task_id] = packed
+            self._alert("a result cannot be kept on disk: %s", e.strerror)
+
+    # --- the broker's events ----------------------------------------------------------
+    def confirmed(self, task_ids: list[str]) -> None:
+        """The broker has these results: settle their tasks."""
+        try:
+            self._journal.finished(task_ids)
+        except OSError as e:
+            self._alert("the task journal cannot be written: %s", e.strerror)
+        tokens: list[Token] = []
+        for task_id in task_ids:
+            self._sending.discard(task_id)
+            self._unsaved.pop(task_id, None)
+            self._store.discard(task_id)
+            entry = self._entries.pop(task_id, None)
+            if entry is not None:
+                tokens += entry.tokens
+        self._done += len(task_ids)
+        self._ack(tokens)
+        self._touch()
+
+    def unconfirmed(self, task_id: str, packed: bytes) -> None:
+        """The broker may not have this result: keep it for another attempt."""
+        self._sending.discard(task_id)
+        if task_id not in self._store:
+            self._keep(task_id, packed)
+
+    def send_stored(self) -> None:
+        """Send what waits on disk, or in memory when the disk is full."""
+        outlet = self._outlet
+        if outlet is None or not outlet.results_up:
+            return
+        for task_id in [*self._store.pending(), *self._unsaved]:
+            if task_id in self._sending:
+                continue
+            packed = self._unsaved.get(task_id) or self._store.get(task_id)
+            if packed is not None and outlet.publish_result(task_id, packed):
+                self._sending.add(task_id)
+
+    # --- the end ----------------------------------------------------------------------
+    def release_waiting(self) -> None:
+        """Give up the tasks that have not begun: unacked, they are the broker's again."""
+        for task_id in self.engine.drop_waiting():
+            self._entries.pop(task_id, None)
+
+    def abandon(self, task_ids: Iterable[str]) -> None:
+        """Answer for tasks that were running when the engine was stopped.
+
+        Where lost tasks are to be run again they stay unacked and go back to the broker.
+        """
+        if self._policy.retry_lost:
+            return
+        for task_id in task_ids:
+            self._fail(task_id, failures.ENDPOINT_LOST, failures.STOPPED_TEXT)
+
+    def _ack(self, tokens: list[Token]) -> None:
+        if self._outlet is not None:
+            self._outlet.ack(tokens)
+
+    def _touch(self) -> None:
+        self._last_move = self._clock()
+        self._moved()
+
+    def _alert(self, text: str, *args: object) -> None:
+        now = self._clock()
+        if now - self._last_alert >= ALERT_EVERY:
+            self._last_alert = now
+            log.error(text, *args)

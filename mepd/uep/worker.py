@@ -1,0 +1,109 @@
+"""The worker program: runs tasks for a UEP, in one thread or several.
+
+Started as ``python -P -m mepd.uep.worker FD PARENT_PID``. It speaks engines/frames on
+the descriptor: SETUP in, READY out, then TASK in and RESULT out until the end of file.
+Idle threads take turns at reading, so that a task needs no hand-over between threads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mepd.uep.engines import frames
+
+Run = Callable[[str, bytes, list[str]], bytes]
+
+
+class Server:
+    """Serves tasks from ``sock`` until its end, which ends the process."""
+
+    def __init__(self, sock: socket.socket, run: Run) -> None:
+        self._sock = sock
+        self._run = run
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._pid = os.getpid()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                with self._reading:
+                    frame = frames.read(self._sock)
+                header = frame.header
+                packed = self._run(header["id"], frame.body, header["serializers"])
+                self._leave_if_forked()
+                self._send(frames.Frame(frames.RESULT, {"id": header["id"]}, packed))
+            except (EOFError, OSError):
+                os._exit(os.EX_OK)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                os._exit(os.EX_SOFTWARE)
+
+    def _send(self, frame: frames.Frame) -> None:
+        data = frames.pack(frame)
+        with self._writing:
+            self._sock.sendall(data)
+
+    def _leave_if_forked(self) -> None:
+        """A child that a task forked and let return must not answer in our name."""
+        if os.getpid() != self._pid:
+            os._exit(os.EX_OK)
+
+    def ready(self, details: dict[str, Any]) -> None:
+        self._send(frames.Frame(frames.READY, {"details": details}))
+
+
+def _set_title(title: str) -> None:
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(title)
+
+
+def _executor(setup: dict[str, Any]) -> Any:
+    from mepd.uep.engines.execute import ExecuteSettings, Executor
+
+    return Executor(
+        ExecuteSettings(
+            endpoint_id=setup["endpoint_id"],
+            folder=Path(setup["folder"]),
+            sandbox=setup["sandbox"],
+            alone=setup["threads"] == 1,
+            allowed_serializers=tuple(setup["allowed_serializers"]),
+        )
+    )
+
+
+def main(argv: list[str]) -> int:
+    from mepd.posix.process import die_with_parent
+
+    fd, parent = int(argv[1]), int(argv[2])
+    try:
+        die_with_parent(parent, signal.SIGKILL)
+    except ProcessLookupError:
+        return os.EX_OK
+    os.set_inheritable(fd, False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    sock = socket.socket(fileno=fd)
+    setup = frames.read(sock).header
+    _set_title(setup["title"])
+    executor = _executor(setup)
+    server = Server(sock, executor.run)
+    server.ready(executor.details)
+    for number in range(1, setup["threads"]):
+        threading.Thread(target=server.serve, name=f"task-{number}", daemon=True).start()
+    server.serve()
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
