@@ -88,6 +88,8 @@ def _start_request(message: dict[str, Any], timestamp: int) -> StartRequest:
         raise WireError(f"'globus_identity_set' has more than {IDENTITIES_MAX} identities")
     creds = _require(kwargs, "amqp_creds", dict)
     _check_creds(creds, match[2])
+    for label, value in (("amqp_creds", creds), ("globus_identity_set", identities)):
+        jsonlimits.check(value, label)
     opts = kwargs.get("user_opts") or {}
     runtime = kwargs.get("user_runtime") or {}
     for label, value in (("user_opts", opts), ("user_runtime", runtime)):

@@ -1,0 +1,1 @@
+"""The AMQP worker, as the service account."""

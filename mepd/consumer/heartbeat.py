@@ -1,0 +1,106 @@
+"""The heartbeats of one endpoint: status reports for as long as it consumes its queue."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from mepd.consumer.backoff import Backoff
+from mepd.consumer.broker import BrokerAddress
+from mepd.consumer.publisher import Publisher
+from mepd.consumer.register import Registration
+from mepd.wire.message import StatusReport, pack_status
+
+_log = logging.getLogger(__name__)
+LAST_WORD_S = 2.0
+
+
+class Heartbeat:
+    """Publishes at once and then every ``period`` seconds; mends its own connection.
+
+    A heartbeat that is not yet confirmed is not followed by another, so that nothing
+    piles up before a broker in alarm.
+    """
+
+    def __init__(
+        self, loop: Any, address: BrokerAddress, where: Registration, period: float
+    ) -> None:
+        self._loop = loop
+        self._address = address
+        self._where = where
+        self._period = period
+        self._backoff = Backoff()
+        self._timer: Any = None
+        self._closed = False
+        self._publisher: Publisher
+        self._connect()
+
+    def _connect(self) -> None:
+        self._timer = None
+        self._publisher = Publisher(self._loop, self._address, self._beat, self._lost)
+
+    def _beat(self) -> None:
+        if self._publisher.idle:
+            self._publish(self._period, self._confirmed)
+        self._timer = self._loop.call_later(self._period, self._beat)
+
+    def _publish(self, period: float, done: Callable[[str], None]) -> None:
+        whole = int(period) if period == int(period) else period
+        report = StatusReport(self._where.endpoint_id, {"heartbeat_period": whole})
+        where = self._where
+        self._publisher.publish(
+            where.heartbeat_exchange, where.heartbeat_routing_key, pack_status(report), done
+        )
+
+    def _confirmed(self, reason: str) -> None:
+        if reason:
+            _log.warning("heartbeat of endpoint %s: %s", self._where.endpoint_id, reason)
+        else:
+            self._backoff = Backoff()
+
+    def _lost(self, reason: str) -> None:
+        self._cancel_timer()
+        if self._closed:
+            return
+        self._backoff = self._backoff.after_failure(0.0)
+        pause = self._backoff.delay(random.random())
+        _log.warning(
+            "heartbeat connection of endpoint %s: %s; trying again in %.1f s",
+            self._where.endpoint_id,
+            reason,
+            pause,
+        )
+        self._timer = self._loop.call_later(pause, self._connect)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+
+    def close(self) -> None:
+        """Fall silent: the endpoint has lost its queue but is not going away."""
+        self._closed = True
+        self._cancel_timer()
+        self._publisher.close()
+
+    def say_goodbye(self, done: Callable[[], None]) -> None:
+        """Send the last heartbeat, period 0, then close; ``done`` is called in any case,
+        at the latest after LAST_WORD_S seconds."""
+        self._closed = True
+        self._cancel_timer()
+        if not self._publisher.idle:
+            self._publisher.close()
+            done()
+            return
+        pending = [done]
+
+        def finish(_reason: str = "") -> None:
+            self._cancel_timer()
+            self._publisher.close()
+            if pending:
+                pending.pop()()
+
+        self._timer = self._loop.call_later(LAST_WORD_S, finish)
+        self._publish(0, finish)

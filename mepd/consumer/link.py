@@ -1,0 +1,207 @@
+"""One endpoint's link to the service: register, consume, settle, come back.
+
+The life of a link is a round: register (which refreshes the broker's credentials),
+connect, consume; when anything breaks, wait and begin again. Nothing that the service or
+the broker does ends the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from mepd.consumer import tokens
+from mepd.consumer.backoff import MAX_S, Backoff
+from mepd.consumer.broker import BrokerAddress, parse_url
+from mepd.consumer.deliveries import Deliveries, Outbox
+from mepd.consumer.heartbeat import Heartbeat
+from mepd.consumer.notice import Notice
+from mepd.consumer.register import Registration, register
+from mepd.consumer.session import Session
+from mepd.errors import ServiceError, WireError
+from mepd.wire.worker import EndpointOnline, EndpointRegistered, RegistrationFailed, ServeEndpoint
+
+_log = logging.getLogger(__name__)
+PREFETCH = 64
+
+
+class Carrier(Protocol):
+    """What sends failure notices."""
+
+    def submit(self, notice: Notice, done: Callable[[str], None]) -> None: ...
+
+
+class EndpointLink:
+    """``generations`` yields the names of channels, unique in all lives of the worker."""
+
+    def __init__(
+        self,
+        serve: ServeEndpoint,
+        loop: Any,
+        outbox: Outbox,
+        notices: Carrier,
+        generations: Iterator[str],
+    ) -> None:
+        self.serve = serve
+        self._loop = loop
+        self._outbox = outbox
+        self._notices = notices
+        self._generations = generations
+        self._endpoint_id = serve.endpoint_id
+        self._registration: Registration | None = None
+        self._own: BrokerAddress | None = None
+        self._session: Session | None = None
+        self._deliveries: Deliveries | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._backoff = Backoff()
+        self._timer: Any = None
+        self._online_since = 0.0
+        self._told: tuple[bool, str] | None = None
+        self._closed = False
+        self._register()
+
+    # --- registering ------------------------------------------------------------------
+    def _register(self) -> None:
+        self._timer = None
+        threading.Thread(target=self._ask_service, name="register", daemon=True).start()
+
+    def _ask_service(self) -> None:
+        """In a thread of its own: the service may take its time."""
+        try:
+            answer: Registration | ServiceError = register(self.serve, self._endpoint_id)
+        except ServiceError as e:
+            answer = e
+        except Exception as e:
+            _log.exception("registering endpoint %s", self.serve.name)
+            answer = ServiceError(f"registering failed: {type(e).__name__}")
+        self._loop.add_callback_threadsafe(lambda: self._answered(answer))
+
+    def _answered(self, answer: Registration | ServiceError) -> None:
+        if self._closed:
+            return
+        if isinstance(answer, ServiceError):
+            self._not_registered(answer)
+            return
+        if self._registration is None or answer.endpoint_id != self._endpoint_id:
+            self._outbox.send(EndpointRegistered(self.serve.name, answer.endpoint_id))
+        self._endpoint_id = answer.endpoint_id
+        self._registration = answer
+        self._connect(answer)
+
+    def _not_registered(self, error: ServiceError) -> None:
+        _log.error("endpoint %s is not registered: %s", self.serve.name, error)
+        self._outbox.send(RegistrationFailed(self.serve.name, str(error), error.fatal))
+        if self._registration is not None and not error.fatal:
+            self._connect(self._registration)  # the service is down; the broker may not be
+        else:
+            self._retry(str(error), patient=error.fatal)
+
+    # --- consuming --------------------------------------------------------------------
+    def _connect(self, registration: Registration) -> None:
+        try:
+            self._own = parse_url(registration.command_url, self.serve.amqp_port)
+        except WireError as e:
+            self._retry(f"the service's command queue: {e}")
+            return
+        self._session = Session(self._loop, self._own, self._consume, self._broken)
+
+    def _consume(self, channel: Any) -> None:
+        assert self._registration is not None
+        queue = self._registration.command_queue
+        deliveries = Deliveries(
+            endpoint=self.serve.name,
+            endpoint_id=self._registration.endpoint_id,
+            generation=next(self._generations),
+            channel=channel,
+            outbox=self._outbox,
+            send_notice=self.send_notice,
+        )
+        self._deliveries = deliveries
+        assert self._session is not None
+        fail = self._session.fail
+        channel.add_on_cancel_callback(
+            lambda _frame: fail("the broker cancelled the consumer: its queue is gone")
+        )
+        channel.basic_qos(
+            prefetch_count=PREFETCH,
+            callback=lambda _frame: channel.basic_consume(
+                queue,
+                on_message_callback=deliveries.receive,
+                callback=lambda _frame: self._online(),
+            ),
+        )
+
+    def _online(self) -> None:
+        assert self._registration is not None
+        self._online_since = time.monotonic()
+        _log.info("endpoint %s listens for start requests", self.serve.name)
+        self._tell(True, "")
+        try:
+            address = parse_url(self._registration.heartbeat_url, self.serve.amqp_port)
+        except WireError as e:
+            _log.error("endpoint %s has no heartbeats: %s", self.serve.name, e)
+            return
+        self._heartbeat = Heartbeat(
+            self._loop, address, self._registration, self.serve.heartbeat_period
+        )
+
+    def _broken(self, reason: str) -> None:
+        """The channel or its connection ended; held deliveries come again on the next one."""
+        self._deliveries = None
+        self._session = None
+        self._silence()
+        if not self._closed:
+            self._retry(reason)
+
+    def _silence(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+            self._heartbeat = None
+
+    def _retry(self, reason: str, patient: bool = False) -> None:
+        lasted = time.monotonic() - self._online_since if self._online_since else 0.0
+        self._online_since = 0.0
+        self._backoff = self._backoff.after_failure(lasted)
+        pause = MAX_S if patient else self._backoff.delay(random.random())
+        _log.warning("endpoint %s: %s; trying again in %.1f s", self.serve.name, reason, pause)
+        self._tell(False, reason)
+        self._timer = self._loop.call_later(pause, self._register)
+
+    def _tell(self, online: bool, reason: str) -> None:
+        if self._told != (online, reason):
+            self._told = (online, reason)
+            self._outbox.send(EndpointOnline(self.serve.name, online, reason))
+
+    # --- what the master asks ---------------------------------------------------------
+    def settle(self, token: tokens.Token) -> None:
+        """Ack a delivery of the present channel; an older one's token is dead."""
+        if self._deliveries is None or token.generation != self._deliveries.generation:
+            _log.info("endpoint %s: a settled request's channel is gone", self.serve.name)
+            return
+        self._deliveries.settle(token.delivery_tag)
+
+    def send_notice(
+        self, text: str, amqp_creds: dict[str, Any], done: Callable[[str], None]
+    ) -> None:
+        """Tell the service through this link's own broker that a UEP failed."""
+        self._notices.submit(Notice(text, self._own, self.serve.amqp_port, amqp_creds), done)
+
+    def close(self, done: Callable[[], None] = lambda: None) -> None:
+        """Stop: what is unacked goes back to the broker; the last heartbeat says farewell."""
+        self._closed = True
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+        self._deliveries = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._heartbeat is None:
+            done()
+        else:
+            self._heartbeat.say_goodbye(done)
+            self._heartbeat = None
