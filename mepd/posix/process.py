@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -13,22 +12,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from mepd.posix import syscalls
+from mepd.posix.parent import die_with_parent as die_with_parent
 
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
 _KEEP = (signal.SIGKILL, signal.SIGSTOP)
-
-
-def die_with_parent(parent_pid: int, signum: int = signal.SIGKILL) -> None:
-    """Have the kernel send ``signum`` when the parent's forking thread ends.
-
-    Call it after the last change of credentials, which clears the setting (prctl(2),
-    PR_SET_PDEATHSIG). Raises ProcessLookupError if ``parent_pid`` is not the parent any
-    more, since a parent that died before the call would never be noticed.
-    """
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent_pid:
-        raise ProcessLookupError(errno.ESRCH, "the parent has gone")
 
 
 def reset_signals() -> None:

@@ -1,22 +1,43 @@
-"""The one import of pika, without the parts that this program never uses.
+"""The one import of pika, without the parts that this program seldom or never uses.
 
-pika/__init__ loads every adapter; asyncio alone would cost a third of this program's
-start and three megabytes. The blocking and asyncio adapters are left out for good.
+pika/__init__ loads every adapter and ssl; asyncio alone would cost a third of this
+program's start and three megabytes, ssl another four. The blocking and asyncio adapters
+are left out, and ssl is loaded when it is first touched, by an amqps URL.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
+from typing import Any
 
-for _name, _class in (
-    ("pika.adapters.asyncio_connection", "AsyncioConnection"),
-    ("pika.adapters.blocking_connection", "BlockingConnection"),
-):
-    if _name not in sys.modules and "pika" not in sys.modules:
-        _absent = types.ModuleType(_name)
-        setattr(_absent, _class, type(_class, (), {}))
-        sys.modules[_name] = _absent
+
+class _LateSsl(types.ModuleType):
+    """Stands for ssl until TLS is wanted, then holds all that ssl holds.
+
+    A plain connection asks only whether its absent context is an SSLContext.
+    """
+
+    SSLContext: Any = type("SSLContext", (), {})
+
+    def __getattr__(self, attribute: str) -> Any:
+        sys.modules.pop("ssl", None)
+        self.__dict__.update(vars(importlib.import_module("ssl")))
+        return self.__dict__[attribute]
+
+
+def _absent(name: str, attribute: str) -> None:
+    """Have an import of ``attribute`` from ``name`` succeed without loading it."""
+    module = types.ModuleType(name)
+    setattr(module, attribute, type(attribute, (), {}))
+    sys.modules[name] = module
+
+
+if "pika" not in sys.modules:
+    sys.modules.setdefault("ssl", _LateSsl("ssl"))
+    _absent("pika.adapters.asyncio_connection", "AsyncioConnection")
+    _absent("pika.adapters.blocking_connection", "BlockingConnection")
 
 from pika import BasicProperties, SelectConnection, URLParameters  # noqa: E402
 from pika.adapters.select_connection import IOLoop  # noqa: E402

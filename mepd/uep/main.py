@@ -84,7 +84,7 @@ def _read_document() -> uep_document.Document:
 
 
 def _die_with_parent(parent: int) -> None:
-    from mepd.posix.process import die_with_parent
+    from mepd.posix.parent import die_with_parent
 
     die_with_parent(parent)
 

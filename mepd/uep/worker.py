@@ -7,6 +7,7 @@ Idle threads take turns at reading, so that a task needs no hand-over between th
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -83,7 +84,7 @@ def _executor(setup: dict[str, Any]) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    from mepd.posix.process import die_with_parent
+    from mepd.posix.parent import die_with_parent
 
     fd, parent = int(argv[1]), int(argv[2])
     try:
@@ -92,7 +93,8 @@ def main(argv: list[str]) -> int:
         return os.EX_OK
     os.set_inheritable(fd, False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     sock = socket.socket(fileno=fd)
     setup = frames.read(sock).header
     _set_title(setup["title"])

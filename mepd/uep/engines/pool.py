@@ -12,7 +12,7 @@ import os
 from collections import deque
 from typing import Any
 
-from pika.adapters.select_connection import IOLoop
+from mepd.uep.amqp import IOLoop
 
 from mepd.uep import failures
 from mepd.uep.config import THREADS, EngineConfig

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pika.adapters.select_connection import IOLoop
+from mepd.uep.amqp import IOLoop
 
 from mepd.errors import WireError
 from mepd.uep.engines import frames

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pika.adapters.select_connection import IOLoop
+from mepd.uep.amqp import IOLoop
 
 from mepd.errors import ConfigError
 from mepd.uep.config import PROCESSES, THREADS, EngineConfig
