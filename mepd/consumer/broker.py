@@ -92,10 +92,13 @@ def parameters(
     )
 
 
+_TELLING = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
+
+
 def _causes(error: Any) -> Iterator[BaseException]:
     """The innermost reasons of pika's nested connection errors."""
     nested = [*getattr(error, "exceptions", ()), getattr(error, "exception", None)]
-    if isinstance(error, exceptions.AMQPConnectionError):
+    if isinstance(error, exceptions.AMQPConnectionError) and type(error) not in _TELLING:
         nested += [a for a in error.args if isinstance(a, BaseException)]
     inner = [e for e in nested if isinstance(e, BaseException)]
     if not inner:

@@ -128,7 +128,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "name with a newline": (change("kwargs", "name", to=f"uep.{MEP}.{UEP}\n"), "name"),
     "name in capitals": (change("kwargs", "name", to=f"uep.{MEP}.{'A' * 36}"), "name"),
     "no credentials": (change("kwargs", "amqp_creds", to=None), "amqp_creds"),
-    "another's credentials": (change("kwargs", "amqp_creds", "endpoint_id", to=MEP), "not match"),
+    "other credentials": (change("kwargs", "amqp_creds", "endpoint_id", to=MEP), "not match"),
     "credentials 900 deep": (change("kwargs", "amqp_creds", "x", to=nested(900)), "deep"),
     "no task queue": (change("kwargs", "amqp_creds", "task_queue_info", to={}), "task_queue_info"),
     "user_opts a list": (change("kwargs", "user_opts", to=["a"]), "user_opts"),
@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "identity set null": (change("globus_identity_set", to=None), "identity_set"),
     "identity a text": (change("globus_identity_set", to=["root"]), r"identity_set\[0\]"),
     "identity infinite": (
-        json.dumps(change("globus_identity_set", 0, "email", to=7)).replace("7}", "1e999}").encode(),
+        json.dumps(change("globus_identity_set", 0, "x", to=7)).replace(": 7", ": 1e999").encode(),
         "finite",
     ),
     "identity nested": (change("globus_identity_set", 0, "email", to={"a": 1}), "email"),

@@ -1,0 +1,366 @@
+"""The AMQP worker against broken messages, a broken broker and hostile credentials."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from consumer_fixtures import FakeMaster, FakeService, control, until
+from rabbit import Rabbit
+
+from mepd.wire.worker import (
+    EndpointOnline,
+    NoticeDone,
+    RequestRefused,
+    SendNotice,
+    Settle,
+    StartRequested,
+    Stop,
+)
+
+
+@pytest.fixture
+def service(rabbit: Rabbit) -> Iterator[FakeService]:
+    fake = FakeService(rabbit)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Iterator[FakeMaster]:
+    fake = FakeMaster(tmp_path / "log")
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def online(master: FakeMaster, service: FakeService) -> FakeMaster:
+    master.send(service.serve())
+    master.next(EndpointOnline, online=True)
+    return master
+
+
+def still_serves(master: FakeMaster, service: FakeService) -> None:
+    """A good request is handed over, and settling it empties the queue."""
+    uep_id = str(uuid.uuid4())
+    service.publish(service.request(uep_id))
+    found = until(
+        lambda: [m for m in master.all(StartRequested) if uep_id in m.request["name"]]
+    )
+    master.send(Settle(found[-1].token))
+    master.send(Stop())
+    assert master.process.wait(10) == 0
+    assert service.ready_messages() == 0
+
+
+NOW = object()
+MALFORMED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "no JSON": (b"start, please", {}),
+    "empty": (b"", {}),
+    "10 MB": (b'{"command": "' + b"x" * 10_000_000 + b'"}', {}),
+    "binary": (bytes(range(256)) * 64, {}),
+    "depth 200,000": (b"[" * 200_000, {}),
+    "a list": (b"[]", {}),
+    "command null": ({"command": None}, {}),
+    "kwargs null, old": ({"kwargs": None}, {"timestamp": 1}),
+    "kwargs a list": ({"kwargs": []}, {}),
+    "no identity": ({"globus_identity_set": []}, {}),
+    "no content type": ({}, {"content_type": None}),
+    "pickle": ({}, {"content_type": "application/python-pickle"}),
+    "no timestamp": ({}, {"timestamp": None}),
+    "timestamp 0": ({}, {"timestamp": 0}),
+    "timestamp -1": ({}, {"timestamp": 2**64 - 1}),  # as AMQP's unsigned 64 bits carry it
+    "timestamp 2^63": ({}, {"timestamp": 2**63}),
+    "timestamp in ms": ({}, {"timestamp": NOW}),
+    "headers": ({"command": None}, {"headers": {"a": {"b": [1, None, -(2**40), b"\xff"]}}}),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_A4_malformed_messages(online: FakeMaster, service: FakeService, case: str) -> None:
+    """Each: one line in the log, a notice where credentials allow, acked; nothing dies."""
+    change, properties = MALFORMED[case]
+    if properties.get("timestamp") is NOW:
+        properties = {"timestamp": int(time.time() * 1000)}
+    body = change if isinstance(change, bytes) else {**service.request(), **change}
+    service.publish(body, **properties)
+    refused = online.next(RequestRefused)
+    assert refused.endpoint == "debug"
+    if isinstance(body, dict) and body["kwargs"] and properties.get("content_type", "") == "":
+        report = service.next_report(lambda r: "error" in r.global_state)
+        assert report.endpoint_id == body["kwargs"]["amqp_creds"]["endpoint_id"]
+        assert report.global_state["error"] == refused.reason
+    assert not online.all(StartRequested)
+    lines = [line for line in online.log.read_text().splitlines() if "refused" in line]
+    assert len(lines) == 1
+    assert service.rabbit.password not in lines[0]
+    still_serves(online, service)
+
+
+def test_A4_all_at_once_then_a_good_one(online: FakeMaster, service: FakeService) -> None:
+    service.publish(*[b"{" * n for n in range(1, 301)])
+    until(lambda: len(online.all(RequestRefused)) == 300)
+    still_serves(online, service)
+
+
+def test_request_too_large_for_a_frame(online: FakeMaster, service: FakeService) -> None:
+    """3.8 MB in UTF-8 become 11 MB in ASCII."""
+    request = service.request()
+    request["globus_identity_set"][0]["name"] = "\u00e9" * 1_900_000
+    service.publish(json.dumps(request, ensure_ascii=False).encode())
+    assert "exceeds" in online.next(RequestRefused).reason
+    service.next_report(lambda r: "exceeds" in r.global_state.get("error", ""))
+    still_serves(online, service)
+
+
+def cut(service: FakeService, master: FakeMaster) -> None:
+    """Have the broker close the worker's connections."""
+    online_before = len(master.all(EndpointOnline))
+    pids = []
+    for line in control(service.rabbit, "list_connections", "pid", "peer_port").splitlines():
+        pid, _, port = line.partition("\t")
+        ports = {c.laddr.port for c in psutil.Process(master.process.pid).net_connections()}
+        if port.isdigit() and int(port) in ports:
+            pids.append(pid)
+    for pid in pids:
+        control(service.rabbit, "close_connection", pid, "test")
+    until(lambda: len(master.all(EndpointOnline)) >= online_before + 2)
+
+
+def test_A5_ack_for_an_older_channel_is_dropped(online: FakeMaster, service: FakeService) -> None:
+    service.publish(service.request(), service.request())
+    old = [online.next(StartRequested), online.next(StartRequested)]
+    cut(service, online)
+    new = [online.next(StartRequested), online.next(StartRequested)]
+    assert [m.request for m in new] == [m.request for m in old]
+    assert not {m.token for m in new} & {m.token for m in old}
+    for message in old:
+        online.send(Settle(message.token))
+    online.send(Settle(new[0].token))
+    online.send(Stop())
+    assert online.process.wait(10) == 0
+    assert until(service.ready_messages) == 1
+
+
+def test_A5_tokens_of_an_earlier_life(
+    online: FakeMaster, service: FakeService, tmp_path: Path
+) -> None:
+    service.publish(service.request())
+    old = online.next(StartRequested)
+    online.process.kill()
+    until(service.ready_messages)
+    second = FakeMaster(tmp_path / "log2")
+    try:
+        second.send(service.serve(endpoint_id=service.endpoint_id))
+        assert second.next(StartRequested).token != old.token
+        second.send(Settle(old.token))
+        second.send(Stop())
+        assert second.process.wait(10) == 0
+        assert until(service.ready_messages) == 1
+    finally:
+        second.close()
+
+
+def test_A6_prefetch_at_most_64(online: FakeMaster, service: FakeService) -> None:
+    service.publish(*[service.request() for _ in range(100)])
+    until(lambda: len(online.all(StartRequested)) == 64)
+    assert service.ready_messages() == 36
+    online.send(Settle(online.all(StartRequested)[0].token))
+    until(lambda: len(online.all(StartRequested)) == 65)
+    assert service.ready_messages() == 35
+
+
+def test_T6_silent_channel_close_is_noticed(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService
+) -> None:
+    """RabbitMQ's consumer_timeout closes the channel alone; the connection stays."""
+    def configure(timeout: int, tick: int) -> None:
+        for name, value in (("consumer_timeout", timeout), ("channel_tick_interval", tick)):
+            control(rabbit, "eval", f"application:set_env(rabbit, {name}, {value}).")
+
+    configure(2000, 200)
+    try:
+        service.publish(service.request())
+        master.send(service.serve())
+        first = master.next(StartRequested)
+        down = master.next(EndpointOnline, online=False)
+        assert "PRECONDITION_FAILED" in down.reason
+        configure(1_800_000, 60_000)
+        again = master.next(StartRequested, timeout=60)
+        assert again.request == first.request
+        assert again.token != first.token
+        master.send(Settle(first.token))
+        master.send(Settle(again.token))
+    finally:
+        configure(1_800_000, 60_000)
+    still_serves(master, service)
+
+
+def test_A3_queue_deleted(online: FakeMaster, service: FakeService) -> None:
+    with service.channel() as channel:
+        channel.queue_delete(service.command_queue)
+    assert "cancelled" in online.next(EndpointOnline, online=False).reason
+    until(lambda: "NOT_FOUND" in online.all(EndpointOnline)[-1].reason)
+    service.reports()
+    service.declare()
+    online.next(EndpointOnline, online=True)
+    service.next_report(lambda r: r.global_state == {"heartbeat_period": 0.5})
+    still_serves(online, service)
+
+
+def test_A3_credentials_refused(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService
+) -> None:
+    good = service.url
+    service.url = rabbit.url("nobody", "canary@pass/word")
+    master.send(service.serve())
+    assert "refused the credentials" in master.next(EndpointOnline, online=False).reason
+    until(lambda: len(service.requests) >= 3)  # each try asks for fresh credentials
+    assert [r[0] for r in service.requests[:3]] == ["POST", "PUT", "PUT"]
+    service.url = good
+    master.next(EndpointOnline, online=True)
+    assert "canary" not in master.log.read_text()
+    still_serves(master, service)
+
+
+def test_A3_memory_alarm(rabbit: Rabbit, online: FakeMaster, service: FakeService) -> None:
+    """Heartbeats wait, starts and acks go on, notices give up in time; then all resumes."""
+    service.publish(service.request(), service.request())
+    tokens = [online.next(StartRequested).token for _ in range(2)]
+    control(rabbit, "set_vm_memory_high_watermark", "0.00001")
+    try:
+        online.send(Settle(tokens[0]))
+        online.send(SendNotice("n1", "debug", "no", service.creds(str(uuid.uuid4()))))
+        online.send(Settle(tokens[1]))
+        assert not online.next(NoticeDone).sent
+        assert not [m for m in online.all(EndpointOnline) if not m.online]
+    finally:
+        control(rabbit, "set_vm_memory_high_watermark", "0.4")
+    service.reports()
+    service.next_report(lambda r: r.global_state == {"heartbeat_period": 0.5})
+    assert service.ready_messages() == 0
+    still_serves(online, service)
+
+
+def test_A3_heartbeat_exchange_deleted(online: FakeMaster, service: FakeService) -> None:
+    """No reason to stop listening, or to give back what is held."""
+    service.publish(service.request())
+    token = online.next(StartRequested).token
+    with service.channel() as channel:
+        channel.exchange_delete(service.exchange)
+    until(lambda: "heartbeat connection" in online.log.read_text())
+    service.declare()
+    service.reports()
+    service.next_report(lambda r: True)
+    assert not [m for m in online.all(EndpointOnline) if not m.online]
+    online.send(Settle(token))
+    still_serves(online, service)
+
+
+def test_A2_broker_restarted(rabbit: Rabbit, online: FakeMaster, service: FakeService) -> None:
+    service.publish(service.request())
+    first = online.next(StartRequested)
+    rabbit.stop()
+    try:
+        online.next(EndpointOnline, online=False)
+    finally:
+        rabbit.start()
+    online.next(EndpointOnline, online=True, timeout=60)
+    again = online.next(StartRequested)
+    assert again.request == first.request
+    online.send(Settle(again.token))
+    still_serves(online, service)
+
+
+def test_A8_notices_only_to_the_configured_broker(
+    online: FakeMaster, service: FakeService
+) -> None:
+    """Neither by the master's order nor for a message of the queue does it call elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0)
+        place = f"127.0.0.1:{trap.getsockname()[1]}"
+        for number, url in enumerate(
+            [
+                f"amqp://u:canary@{place}/",
+                f"amqp://u:canary@127.0.0.1:{service.rabbit.port}@{place}/",
+                f"amqps://u:canary@127.0.0.1:{service.rabbit.port}/",
+                f"http://{place}/",
+                "amqp://\ud800/",
+                "amqp://[::1/",
+                "",
+            ]
+        ):
+            request = service.request()
+            creds = request["kwargs"]["amqp_creds"]
+            creds["heartbeat_queue_info"]["connection_url"] = url
+            online.send(SendNotice(str(number), "debug", "no", creds))
+            done = online.next(NoticeDone, notice_id=str(number))
+            assert not done.sent
+            assert "canary" not in done.reason
+            service.publish({**request, "command": None})
+            online.next(RequestRefused)
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+    assert "canary" not in online.log.read_text()
+    still_serves(online, service)
+
+
+def test_A8_notices_8_in_flight_10_s_each(
+    rabbit: Rabbit, online: FakeMaster, service: FakeService
+) -> None:
+    """A broker that has stopped in its tracks: connections open, nothing answers."""
+    assert rabbit._server is not None
+    tree = [psutil.Process(rabbit._server.pid)]
+    tree += tree[0].children(recursive=True)
+    (beam,) = [p for p in tree if p.name().startswith("beam")]
+    worker = psutil.Process(online.process.pid)
+    links = len(worker.net_connections("tcp"))
+    most = 0
+
+    def watch(finished: int) -> bool:
+        nonlocal most
+        most = max(most, len(worker.net_connections("tcp")) - links)
+        return len(online.all(NoticeDone)) >= finished
+
+    beam.suspend()
+    try:
+        started = time.monotonic()
+        for number in range(20):
+            creds = service.creds(str(uuid.uuid4()))
+            online.send(SendNotice(str(number), "debug", "no", creds))
+        until(lambda: watch(8))
+        assert 9 < time.monotonic() - started < 12
+        assert not any(m.sent for m in online.all(NoticeDone))
+    finally:
+        beam.resume()
+    until(lambda: watch(20), 60)
+    assert most == 8
+    assert [m.sent for m in online.all(NoticeDone)].count(True) == 12
+    assert sorted(int(m.notice_id) for m in online.all(NoticeDone)) == list(range(20))
+
+
+def test_notices_that_cannot_be_delivered(online: FakeMaster, service: FakeService) -> None:
+    creds = service.creds(str(uuid.uuid4()))
+    publish = creds["heartbeat_queue_info"]["queue_publish_kwargs"]
+    for number, (field, value, told) in enumerate(
+        [
+            ("routing_key", "nowhere", "no queue takes it"),
+            ("exchange", "absent", "NOT_FOUND"),
+            ("exchange", "x" * 256, "impossible"),
+            ("exchange", "\ud800", "impossible"),
+            ("routing_key", None, "lack"),
+        ]
+    ):
+        changed = json.loads(json.dumps(creds))
+        changed["heartbeat_queue_info"]["queue_publish_kwargs"] = {**publish, field: value}
+        online.send(SendNotice(str(number), "debug", "no", changed))
+        done = online.next(NoticeDone, notice_id=str(number))
+        assert told in done.reason
+    still_serves(online, service)
