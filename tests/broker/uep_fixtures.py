@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +50,14 @@ def until(check: Callable[[], Any], what: str, deadline: float = DEADLINE) -> An
         time.sleep(0.02)
 
 
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a user's own script has it: not importable, so sent as code."""
+    scope = {"__name__": "__main__", "__builtins__": builtins}
+    return types.FunctionType(function.__code__, scope, function.__name__)
+
+
 def pack_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
-    parts = [SERIALIZER.serialize(p) for p in (function, args, kwargs)]
+    parts = [SERIALIZER.serialize(p) for p in (by_value(function), args, kwargs)]
     return SERIALIZER.pack_buffers(parts)
 
 

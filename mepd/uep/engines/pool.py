@@ -32,9 +32,10 @@ def restart_delay(failed: int) -> float:
     return 0.0 if not failed else min(BACKOFF_MAX, 0.5 * 2.0**failed)
 
 
-def workers_wanted(waiting: int, idle: int, starting: int, alive: int, most: int) -> int:
-    """How many workers to start for the tasks that no idle or starting worker will take."""
-    return max(0, min(waiting - idle - starting, most - alive))
+def workers_wanted(waiting: int, starting: int, alive: int, most: int) -> int:
+    """How many workers to start, of ``most``: one at least is alive, and more are started
+    for waiting tasks that those ``starting`` (their threads) will not take."""
+    return max(0 if alive else 1, min(waiting - starting, most - alive))
 
 
 class PoolEngine:
@@ -111,7 +112,7 @@ class PoolEngine:
 
     def _dispatch(self) -> None:
         """Hand waiting tasks to workers with a free thread; start workers for the rest."""
-        if self._stopped or not self._waiting:
+        if self._stopped:
             return
         for worker in self._workers:
             batch = [self._waiting.popleft() for _ in range(min(worker.free, len(self._waiting)))]
@@ -119,12 +120,14 @@ class PoolEngine:
                 self._events.begun(t.task_id for t in batch)
                 for task in batch:
                     worker.hand(task)
-        if self._waiting and self._retry_timer is None:
+        if self._retry_timer is None and (self._waiting or not self._workers):
             self._grow()
 
     def _grow(self) -> None:
+        """Start workers for the waiting tasks; one is always kept, for the next task."""
         starting = sum(not w.ready for w in self._workers) * self._threads
-        wanted = workers_wanted(len(self._waiting), 0, starting, len(self._workers), self._most)
+        alive = len(self._workers)
+        wanted = workers_wanted(len(self._waiting), starting, alive, self._most)
         for _ in range(wanted):
             try:
                 self._start_worker()

@@ -1,0 +1,462 @@
+"""The engines with real worker processes: what becomes of tasks that misbehave."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from globus_compute_sdk.serialize import ComputeSerializer
+
+from mepd.uep.amqp import IOLoop
+from mepd.uep.config import EngineConfig
+from mepd.uep.engines.base import EngineContext, EngineTask
+from mepd.uep.engines.pool import PoolEngine
+from mepd.uep.signals import STOP, Signals
+from mepd.wire.message import Result, Task, pack_task, unpack_result
+
+SERIALIZER = ComputeSerializer()
+ENDPOINT = str(uuid.uuid4())
+DEADLINE = 30.0
+
+
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a user's own script has it: not importable, so sent as code."""
+    scope = {"__name__": "__main__", "__builtins__": builtins}
+    return types.FunctionType(function.__code__, scope, function.__name__)
+
+
+class Harness:
+    """An engine on a real loop; its events are kept."""
+
+    def __init__(self, folder: Path, kind: str, workers: int, **config: Any) -> None:
+        self.loop = IOLoop()
+        self.begun_ids: list[str] = []
+        self.results: dict[str, Result] = {}
+        self.engine = PoolEngine(
+            EngineConfig(kind, workers, **config),
+            EngineContext(ENDPOINT, folder, "mepd-uep test worker"),
+            self,
+            self.loop,
+        )
+        self.signals = Signals(self.loop, lambda _n: self.loop.stop(), self.engine.reap)
+        self.engine.start()
+
+    def begun(self, task_ids: Iterable[str]) -> None:
+        self.begun_ids += task_ids
+
+    def finished(self, task_id: str, packed: bytes) -> None:
+        assert task_id not in self.results, "a task finished twice"
+        self.results[task_id] = unpack_result(packed)
+
+    def submit(self, function: Callable[..., Any], *args: Any, **options: Any) -> str:
+        parts = [SERIALIZER.serialize(p) for p in (by_value(function), args, {})]
+        return self.submit_buffer(SERIALIZER.pack_buffers(parts), **options)
+
+    def submit_buffer(self, buffer: str, **options: Any) -> str:
+        task_id = str(uuid.uuid4())
+        self.engine.submit(EngineTask(task_id, pack_task(Task(task_id, buffer)), **options))
+        return task_id
+
+    def until(self, check: Callable[[], Any]) -> None:
+        end = time.monotonic() + DEADLINE
+
+        def look() -> None:
+            if check() or time.monotonic() > end:
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.01, look)
+
+        self.loop.call_later(0, look)
+        self.loop.start()
+        assert check(), "not in time"
+
+    def result(self, task_id: str) -> Result:
+        self.until(lambda: task_id in self.results)
+        return self.results[task_id]
+
+    def value(self, task_id: str) -> Any:
+        result = self.result(task_id)
+        assert not result.is_error, result.data
+        return SERIALIZER.deserialize(result.data)
+
+    def workers(self) -> list[int]:
+        return [w.pid for w in self.engine._workers]
+
+
+KINDS = ("ThreadPoolEngine", "ProcessPoolEngine")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    made: list[Harness] = []
+    saved = {s: signal.getsignal(s) for s in (*STOP, signal.SIGCHLD)}
+
+    def start(kind: str = KINDS[0], workers: int = 2, **config: Any) -> Harness:
+        made.append(Harness(tmp_path, kind, workers, **config))
+        return made[-1]
+
+    yield start
+    for harness in made:
+        harness.engine.stop()
+    signal.set_wakeup_fd(-1)
+    for number, handler in saved.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(params=KINDS)
+def harness(request: pytest.FixtureRequest, make: Callable[..., Harness]) -> Harness:
+    return make(request.param)
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def test_many_tasks(harness: Harness) -> None:
+    tasks = {harness.submit(double, n): n for n in range(200)}
+    harness.until(lambda: len(harness.results) == 200)
+    for task_id, n in tasks.items():
+        assert harness.value(task_id) == 2 * n
+    assert sorted(harness.begun_ids) == sorted(tasks)
+
+
+def test_details_and_times_as_the_sdk_reads_them(harness: Harness) -> None:
+    import platform
+
+    import dill
+    import globus_compute_sdk
+
+    result = harness.result(harness.submit(double, 1))
+    assert result.details == {
+        "os": platform.platform(),
+        "dill_version": dill.__version__,
+        "python_version": platform.python_version(),
+        "globus_compute_sdk_version": globus_compute_sdk.__version__,
+        "endpoint_id": ENDPOINT,
+    }
+    states = [(s["state"], s["actor"]) for s in result.task_statuses]
+    assert states == [("execution-start", "worker"), ("execution-end", "worker")]
+    start, end = (s["timestamp"] for s in result.task_statuses)
+    assert 0 <= time.time_ns() - end < 60e9 and start <= end
+
+
+def test_the_sdk_common_package_reads_the_results(harness: Harness) -> None:
+    messagepack = pytest.importorskip("globus_compute_common.messagepack")
+    from mepd.wire.message import pack_result
+
+    def boom() -> None:
+        raise ValueError("\udc80 not UTF-8")
+
+    for task_id in (harness.submit(double, 1), harness.submit(boom)):
+        found = messagepack.unpack(pack_result(harness.result(task_id)))
+        assert str(found.task_id) == task_id
+
+
+def test_exception_brings_the_users_traceback_only(harness: Harness) -> None:
+    def outer() -> None:
+        def inner() -> None:
+            raise KeyError("the reason")
+
+        inner()
+
+    result = harness.result(harness.submit(outer))
+    assert result.error_code == "RemoteExecutionError"
+    assert result.error_message == "An error occurred during the execution of this task"
+    assert "KeyError: 'the reason'" in result.data
+    assert "in outer" in result.data and "in inner" in result.data
+    assert "execute.py" not in result.data
+    assert result.details is not None and result.details["endpoint_id"] == ENDPOINT
+
+
+def exits(code: Any) -> None:
+    import sys
+
+    sys.exit(code)
+
+
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+def hostile() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise SystemExit("no text for you")
+
+    raise Hostile
+
+
+def unpicklable() -> Any:
+    return (n for n in range(3))
+
+
+def missing_module() -> None:
+    import no_such_module_anywhere  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "words"),
+    [
+        (exits, (3,), "SystemExit: 3"),
+        (exits, ("bye",), "SystemExit: bye"),
+        (interrupts, (), "KeyboardInterrupt"),
+        (hostile, (), "Hostile"),
+        (unpicklable, (), "SerializationError"),
+        (missing_module, (), "No module named 'no_such_module_anywhere'"),
+        (double, (1, 2, 3), "TypeError"),
+    ],
+)
+def test_what_a_function_does_is_an_error_result(
+    harness: Harness, function: Callable[..., Any], args: tuple[Any, ...], words: str
+) -> None:
+    before = harness.workers()
+    result = harness.result(harness.submit(function, *args))
+    assert result.error_code == "RemoteExecutionError" and words in result.data
+    assert harness.value(harness.submit(double, 21)) == 42
+    assert harness.workers()[: len(before)] == before
+
+
+@pytest.mark.parametrize("buffer", ["", "junk", "3\nabc", "5\n04\nxx" * 3])
+def test_a_function_that_cannot_be_loaded(harness: Harness, buffer: str) -> None:
+    assert harness.result(harness.submit_buffer(buffer)).error_code == "RemoteExecutionError"
+
+
+def test_a_message_that_is_no_task(harness: Harness) -> None:
+    task_id = str(uuid.uuid4())
+    harness.engine.submit(EngineTask(task_id, b"\x01not json"))
+    result = harness.result(task_id)
+    assert result.error_code == "CouldNotExecuteUserTaskError"
+
+
+def test_result_over_the_limit_says_so(harness: Harness) -> None:
+    def huge() -> str:
+        return "x" * (11 * 1024 * 1024)
+
+    result = harness.result(harness.submit(huge))
+    assert result.error_code == "MaxResultSizeExceeded"
+    assert "exceeded current limit of 10485760B" in result.data
+    assert len(result.data) < 200
+
+
+def test_large_tasks_and_results_pass(harness: Harness) -> None:
+    def echo(x: bytes) -> bytes:
+        return x
+
+    data = os.urandom(3 * 1024 * 1024)
+    tasks = [harness.submit(echo, data) for _ in range(4)]
+    assert all(harness.value(t) == data for t in tasks)
+
+
+def test_a_huge_traceback_is_shortened(harness: Harness) -> None:
+    def loud() -> None:
+        raise ValueError("x" * 5_000_000)
+
+    assert len(harness.result(harness.submit(loud)).data) < 300_000
+
+
+def leaves(code: int) -> None:
+    import os
+
+    os._exit(code)
+
+
+def killed(number: int) -> None:
+    import os
+
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("function", "arg", "words"),
+    [
+        (leaves, 7, "exited with code 7"),
+        (leaves, 0, "exited with code 0"),
+        (killed, signal.SIGKILL, "killed by SIGKILL"),
+        (killed, signal.SIGSEGV, "killed by SIGSEGV"),
+        (killed, signal.SIGTERM, "killed by SIGTERM"),
+    ],
+)
+def test_dead_worker_costs_its_tasks_only(
+    harness: Harness, function: Callable[..., Any], arg: int, words: str
+) -> None:
+    bad = harness.submit(function, int(arg))
+    result = harness.result(bad)
+    assert result.error_code == "WorkerLost"
+    assert result.data.startswith("WorkerLost") and words in result.data
+    assert harness.value(harness.submit(double, 4)) == 8
+
+
+def test_tasks_not_begun_run_in_the_replacement(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[0], 1)
+    bad = harness.submit(leaves, 1)
+    good = [harness.submit(double, n) for n in range(5)]
+    assert [harness.value(t) for t in good] == [0, 2, 4, 6, 8]
+    assert harness.results[bad].error_code == "WorkerLost"
+
+
+def naps(seconds: float) -> str:
+    import time
+
+    time.sleep(seconds)
+    return "done"
+
+
+def test_dead_thread_worker_costs_all_that_it_ran(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[0], 3)
+    tasks = [harness.submit(naps, 600) for _ in range(3)] + [harness.submit(double, 3)]
+    harness.until(lambda: harness.engine.running == 3)
+    os.kill(harness.workers()[0], signal.SIGKILL)
+    assert harness.value(tasks[3]) == 6
+    assert [harness.result(t).error_code for t in tasks[:3]] == ["WorkerLost"] * 3
+
+
+def test_dead_process_worker_costs_one_task(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[1], 2)
+    slow = harness.submit(naps, 2)
+    bad = harness.submit(leaves, 1)
+    assert harness.value(slow) == "done"
+    assert harness.result(bad).error_code == "WorkerLost"
+
+
+def test_lost_tasks_are_retried_as_configured(
+    make: Callable[..., Harness], tmp_path: Path
+) -> None:
+    harness = make(KINDS[1], 1, retries=2)
+
+    def third_time_lucky(path: str) -> int:
+        import os
+
+        with open(path, "a") as f:
+            f.write("x")
+        tries = os.path.getsize(path)
+        if tries < 3:
+            os._exit(1)
+        return tries
+
+    assert harness.value(harness.submit(third_time_lucky, str(tmp_path / "tries"))) == 3
+    assert harness.result(harness.submit(leaves, 1)).error_code == "WorkerLost"
+
+
+def test_a_worker_held_open_by_its_grandchild_is_noticed(harness: Harness) -> None:
+    def forks_and_dies() -> None:
+        import os
+        import signal
+        import time
+
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    result = harness.result(harness.submit(forks_and_dies))
+    assert result.error_code == "WorkerLost"
+
+
+def test_a_child_that_returns_answers_for_nobody(harness: Harness) -> None:
+    def forks_and_returns() -> int:
+        import os
+
+        return os.fork()
+
+    task_id = harness.submit(forks_and_returns)
+    assert harness.value(task_id) > 0
+    assert harness.value(harness.submit(double, 5)) == 10
+
+
+def test_a_worker_that_cannot_start_fails_its_tasks(
+    make: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mepd.uep.engines.process.sys.executable", "/bin/false")
+    monkeypatch.setattr("mepd.uep.engines.pool.restart_delay", lambda failed: 0.05)
+    harness = make(KINDS[0], 1)
+    result = harness.result(harness.submit(double, 1))
+    assert result.error_code == "WorkerLost" and "while starting" in result.data
+    monkeypatch.undo()
+    assert harness.value(harness.submit(double, 2)) == 4
+
+
+def test_process_workers_start_as_they_are_needed(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[1], 3)
+    harness.value(harness.submit(double, 1))
+    assert len(harness.workers()) == 1
+    tasks = [harness.submit(naps, 1.0) for _ in range(6)]
+    harness.until(lambda: len(harness.results) == 7)
+    assert len(harness.workers()) == 3 and all(harness.value(t) == "done" for t in tasks)
+
+
+def test_result_serializers_are_honoured(harness: Harness) -> None:
+    path = "globus_compute_sdk.serialize.JSONData"
+    result = harness.result(harness.submit(double, 4, serializers=(path,)))
+    assert result.data.startswith("11\n"), result.data
+    assert SERIALIZER.deserialize(result.data) == 8
+
+
+def test_allowed_serializers_are_honoured(make: Callable[..., Harness]) -> None:
+    allowed = ("globus_compute_sdk.*Code", "globus_compute_sdk.serialize.JSONData")
+    harness = make(KINDS[0], 1, allowed_serializers=allowed)
+    assert "disabled by current" in harness.result(harness.submit(double, 4)).data
+
+
+def where() -> tuple[str, str | None, str | None]:
+    import os
+
+    return os.getcwd(), os.environ.get("GC_TASK_UUID"), os.environ.get("GC_TASK_SANDBOX_DIR")
+
+
+def test_working_folder_and_task_id(make: Callable[..., Harness], tmp_path: Path) -> None:
+    harness = make(KINDS[1], 1)
+    task_id = harness.submit(where)
+    assert harness.value(task_id) == (str(tmp_path / "tasks_working_dir"), task_id, None)
+
+
+def test_sandbox(make: Callable[..., Harness], tmp_path: Path) -> None:
+    harness = make(KINDS[1], 1, sandbox=True)
+    task_id = harness.submit(where)
+    folder = str(tmp_path / "tasks_working_dir" / task_id)
+    assert harness.value(task_id) == (folder, task_id, folder)
+
+
+def test_workers_hold_no_descriptor_of_ours(make: Callable[..., Harness]) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+
+    def descriptors() -> list[str]:
+        import os
+
+        names = []
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                names.append(os.readlink(f"/proc/self/fd/{fd}"))
+            except FileNotFoundError:
+                pass
+        return names
+
+    try:
+        pipe = os.readlink(f"/proc/self/fd/{writer}")
+        harness = make(KINDS[1], 1)
+        assert pipe not in harness.value(harness.submit(descriptors))
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_stop_ends_busy_workers(harness: Harness) -> None:
+    tasks = {harness.submit(naps, 600) for _ in range(2)}
+    harness.until(lambda: harness.engine.running == 2)
+    pids = harness.workers()
+    assert set(harness.engine.stop()) == tasks
+    assert not any(psutil.pid_exists(p) for p in pids)
+
+
+def test_title(harness: Harness) -> None:
+    harness.value(harness.submit(double, 1))
+    assert psutil.Process(harness.workers()[0]).cmdline()[0] == "mepd-uep test worker"

@@ -1,0 +1,267 @@
+"""The task desk with a fake engine and a fake broker; journal and store are real."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mepd.uep import failures
+from mepd.uep.engines.base import EngineTask
+from mepd.uep.journal import Journal, Past
+from mepd.uep.results import ResultStore
+from mepd.uep.taskfeed import Token
+from mepd.uep.tasks import Action, TaskDesk, TaskPolicy, decide
+from mepd.wire.message import Result, Task, pack_result, pack_task, unpack_result
+
+ENDPOINT = str(uuid.uuid4())
+FUNCTION = str(uuid.uuid4())
+
+
+class FakeEngine:
+    capacity = 2
+    running = 0
+
+    def __init__(self) -> None:
+        self.submitted: list[EngineTask] = []
+
+    def refusal(self, resources: dict[str, Any]) -> str | None:
+        return "no resources here" if resources else None
+
+    def submit(self, task: EngineTask) -> None:
+        self.submitted.append(task)
+
+    def drop_waiting(self) -> list[str]:
+        return [t.task_id for t in self.submitted]
+
+
+class FakeBroker:
+    def __init__(self) -> None:
+        self.results_up = True
+        self.published: list[tuple[str, bytes]] = []
+        self.acked: list[Token] = []
+
+    def publish_result(self, task_id: str, packed: bytes) -> bool:
+        if self.results_up:
+            self.published.append((task_id, packed))
+        return self.results_up
+
+    def ack(self, tokens: list[Token]) -> None:
+        self.acked += tokens
+
+
+class Bench:
+    def __init__(self, folder: Path, **policy: Any) -> None:
+        self.journal = Journal(folder / "journal")
+        self.store = ResultStore(folder)
+        self.engine, self.broker, self.now = FakeEngine(), FakeBroker(), 0.0
+        self.desk = TaskDesk(
+            TaskPolicy(ENDPOINT, **policy), self.journal, self.store, lambda: None, self.clock
+        )
+        self.desk.attach(self.engine, self.broker)
+
+    def clock(self) -> float:
+        return self.now
+
+    def deliver(self, task_id: str, tag: int = 1, generation: int = 1, **headers: Any) -> Token:
+        token = Token(generation, tag)
+        values = {"task_uuid": task_id, "function_uuid": FUNCTION, **headers}
+        self.desk.deliver(token, values, pack_task(Task(task_id, "buffer")))
+        return token
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def task_id() -> str:
+    return str(uuid.uuid4())
+
+
+def packed(task_id: str) -> bytes:
+    return pack_result(Result(task_id, "value"))
+
+
+@pytest.mark.parametrize(
+    ("known", "stored", "past", "retry", "action"),
+    [
+        (False, False, Past.UNKNOWN, False, Action.RUN),
+        (False, False, Past.BEGUN, False, Action.LOST),
+        (False, False, Past.BEGUN, True, Action.RUN),
+        (False, False, Past.FINISHED, False, Action.ACK),
+        (False, True, Past.BEGUN, False, Action.SEND),
+        (True, False, Past.BEGUN, False, Action.JOIN),
+        (True, True, Past.BEGUN, True, Action.JOIN),
+    ],
+)
+def test_decide(known: bool, stored: bool, past: Past, retry: bool, action: Action) -> None:
+    assert decide(known, stored, past, retry) is action
+
+
+def test_the_ack_comes_after_the_confirm(bench: Bench, task_id: str) -> None:
+    token = bench.deliver(task_id)
+    assert [t.task_id for t in bench.engine.submitted] == [task_id]
+    bench.desk.begun([task_id])
+    bench.desk.finished(task_id, packed(task_id))
+    assert bench.broker.published == [(task_id, packed(task_id))]
+    assert bench.broker.acked == []
+    bench.desk.confirmed([task_id])
+    assert bench.broker.acked == [token]
+    assert bench.journal.past(task_id) is Past.FINISHED
+    moved = bench.desk.movement
+    assert (moved.received, moved.done, moved.outstanding) == (1, 1, 0)
+
+
+def test_result_waits_on_disk_while_the_broker_is_gone(bench: Bench, task_id: str) -> None:
+    bench.deliver(task_id)
+    bench.broker.results_up = False
+    bench.desk.finished(task_id, packed(task_id))
+    assert bench.store.get(task_id) == packed(task_id)
+    bench.broker.results_up = True
+    bench.desk.send_stored()
+    bench.desk.send_stored()
+    assert bench.broker.published == [(task_id, packed(task_id))]
+    again = bench.deliver(task_id, generation=2)
+    bench.desk.confirmed([task_id])
+    assert bench.store.pending() == [] and again in bench.broker.acked
+    assert len(bench.engine.submitted) == 1
+
+
+def test_unconfirmed_result_is_sent_again(bench: Bench, task_id: str) -> None:
+    bench.deliver(task_id)
+    bench.desk.finished(task_id, packed(task_id))
+    bench.desk.unconfirmed(task_id, packed(task_id))
+    assert bench.store.pending() == [task_id]
+    bench.desk.send_stored()
+    assert len(bench.broker.published) == 2
+
+
+def test_redelivery_of_a_finished_task_is_only_acked(bench: Bench, task_id: str) -> None:
+    bench.deliver(task_id)
+    bench.desk.finished(task_id, packed(task_id))
+    bench.desk.confirmed([task_id])
+    token = bench.deliver(task_id, generation=2)
+    assert bench.broker.acked[-1] == token
+    assert len(bench.engine.submitted) == 1 and len(bench.broker.published) == 1
+
+
+def test_task_begun_in_an_earlier_life_is_an_error(tmp_path: Path, task_id: str) -> None:
+    first = Bench(tmp_path)
+    first.deliver(task_id)
+    first.desk.begun([task_id])
+    second = Bench(tmp_path)
+    second.deliver(task_id)
+    assert second.engine.submitted == []
+    result = unpack_result(second.broker.published[0][1])
+    assert result.error_code == failures.ENDPOINT_LOST
+    assert "endpoint died while running" in result.data
+
+
+def test_task_begun_in_an_earlier_life_runs_again_on_request(tmp_path: Path, task_id: str) -> None:
+    Bench(tmp_path).desk.begun([task_id])
+    second = Bench(tmp_path, retry_lost=True)
+    second.deliver(task_id)
+    assert [t.task_id for t in second.engine.submitted] == [task_id]
+
+
+def test_result_of_an_earlier_life_is_sent_not_run(tmp_path: Path, task_id: str) -> None:
+    first = Bench(tmp_path)
+    first.deliver(task_id)
+    first.desk.begun([task_id])
+    first.broker.results_up = False
+    first.desk.finished(task_id, packed(task_id))
+    second = Bench(tmp_path)
+    second.deliver(task_id)
+    assert second.broker.published == [(task_id, packed(task_id))]
+    assert second.engine.submitted == []
+
+
+def test_allowed_functions(tmp_path: Path, task_id: str) -> None:
+    bench = Bench(tmp_path, allowed_functions=frozenset({str(uuid.uuid4())}))
+    token = bench.deliver(task_id)
+    result = unpack_result(bench.broker.published[0][1])
+    assert result.error_code == "FUNCTION_NOT_ALLOWED"
+    assert result.data == f"Function {FUNCTION} not permitted on endpoint {ENDPOINT}"
+    assert bench.engine.submitted == []
+    bench.desk.confirmed([task_id])
+    assert bench.broker.acked == [token]
+
+
+def test_allowed_function_runs(tmp_path: Path, task_id: str) -> None:
+    bench = Bench(tmp_path, allowed_functions=frozenset({FUNCTION}))
+    bench.deliver(task_id, function_uuid=FUNCTION.upper())
+    assert len(bench.engine.submitted) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"resource_specification": '{"num_nodes": 2}'},
+        {"resource_specification": "[1]"},
+        {"resource_specification": "{"},
+        {"result_serializers": [1]},
+        {"result_serializers": 7},
+        {"function_uuid": 7},
+    ],
+)
+def test_bad_headers_are_an_error_result(
+    bench: Bench, task_id: str, headers: dict[str, Any]
+) -> None:
+    bench.deliver(task_id, **headers)
+    result = unpack_result(bench.broker.published[0][1])
+    assert result.is_error and result.data.startswith("Failed to start task")
+    assert bench.engine.submitted == []
+
+
+@pytest.mark.parametrize("task_uuid", ["", "x", "../../etc/passwd", 7, [], "é" * 36])
+def test_a_message_without_an_id_never_loops(bench: Bench, task_uuid: Any) -> None:
+    bench.desk.deliver(Token(1, 9), {"task_uuid": task_uuid}, b"junk")
+    assert bench.broker.acked == [Token(1, 9)]
+    bench.desk.deliver(Token(1, 10), {}, b"junk")
+    assert bench.broker.acked == [Token(1, 9), Token(1, 10)]
+
+
+def test_a_full_disk_keeps_the_result_in_memory(
+    bench: Bench, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.deliver(task_id)
+    bench.broker.results_up = False
+    monkeypatch.setattr(bench.store, "put", full)
+    monkeypatch.setattr(bench.journal, "_append", full)
+    bench.desk.begun([task_id])
+    bench.desk.finished(task_id, packed(task_id))
+    assert bench.desk.unsent == 1
+    bench.broker.results_up = True
+    bench.desk.send_stored()
+    bench.desk.confirmed([task_id])
+    assert bench.desk.unsent == 0 and len(bench.broker.acked) == 1
+
+
+def test_tasks_not_begun_are_given_back_at_the_end(bench: Bench, task_id: str) -> None:
+    bench.deliver(task_id)
+    bench.desk.release_waiting()
+    assert bench.desk.movement.outstanding == 0 and bench.broker.acked == []
+
+
+def test_tasks_killed_by_the_end_are_answered(bench: Bench, task_id: str) -> None:
+    bench.deliver(task_id)
+    bench.desk.begun([task_id])
+    bench.desk.abandon([task_id])
+    assert "was stopped while running" in unpack_result(bench.broker.published[0][1]).data
+
+
+def test_the_clock_moves_with_tasks_and_results(bench: Bench, task_id: str) -> None:
+    bench.now = 5.0
+    bench.deliver(task_id)
+    assert bench.desk.movement.last_move == 5.0
+    bench.desk.finished(task_id, packed(task_id))
+    bench.now = 9.0
+    bench.desk.confirmed([task_id])
+    assert bench.desk.movement.last_move == 9.0
