@@ -199,3 +199,15 @@ def replay_json_line(line: bytes, fallback_title: str, pid: int) -> None:
         record.title = title
         record.process = pid
         logger.handle(record)
+
+
+def reopen() -> None:
+    """Open the log file anew after it was moved away (SIGUSR2)."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.acquire()
+            try:
+                handler.close()
+                handler.stream = handler._open()
+            finally:
+                handler.release()

@@ -50,10 +50,9 @@ def stand_guard(
     Returns the exit code to leave with, or does not return where the child died of a
     signal: then this process dies of the same, so that its own parent sees it.
     """
-    guard.prepare(master_pid)
+    watcher = guard.Guard(master_pid)
     pid = process.fork(child)
     forked(pid)
     setproctitle.setproctitle(f"mepd: session {user}")
-    lifeline.setblocking(False)
-    status = guard.watch(pid, lifeline, at_end=session.close)
+    status = watcher.watch(pid, lifeline, at_end=session.close)
     return guard.leave_like(status)

@@ -12,20 +12,26 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 def open_descriptors() -> list[int]:
     """The descriptors that this process has open."""
-    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    return sorted(fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_open(fd))
+
+
+def _is_open(fd: int) -> bool:
+    """The listing names its own descriptor, too, which is closed by now."""
     try:
-        return sorted(fd for fd in map(int, os.listdir(listing)) if fd != listing)
-    finally:
-        os.close(listing)
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def close_all_but(keep: Iterable[int]) -> None:
     """Close every descriptor that is not in ``keep``; closed by number, without destructors."""
     previous = -1
-    for fd in sorted(set(keep)):
-        os.closerange(previous + 1, fd)
+    for fd in sorted({*keep, max(open_descriptors()) + 1}):
+        # Not for an empty range: os.closerange(0, 0) closes everything in some Pythons.
+        if fd > previous + 1:
+            os.closerange(previous + 1, fd)
         previous = fd
-    os.closerange(previous + 1, max(open_descriptors(), default=previous) + 1)
 
 
 def null_stdio(which: Iterable[int] = (0, 1, 2)) -> None:

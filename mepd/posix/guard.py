@@ -14,31 +14,72 @@ import socket
 import time
 from collections.abc import Callable
 
-from mepd.posix import syscalls
-from mepd.posix.process import ProcessId, descendants, identify, kill_tree
+from mepd.posix import process, syscalls
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 
 
-def prepare(parent_pid: int) -> None:
-    """Become the subreaper, and be woken up (not killed) when the parent dies.
+class Guard:
+    """The guard's own side: make it before the fork of the tree, then :meth:`watch`.
 
-    SIGCONT reaches a stopped guard too; the lifeline then tells it what happened.
-    Call after the last change of credentials.
+    Signals that come before watch() are kept for it.
     """
-    syscalls.set_subreaper()
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGCONT)
-    if os.getppid() != parent_pid:
-        raise ProcessLookupError("the parent has gone")
+
+    def __init__(self, parent_pid: int) -> None:
+        """Become the subreaper, and be woken up (not killed) when the parent dies.
+
+        SIGCONT reaches a stopped guard too; the lifeline then tells it what happened.
+        Call after the last change of credentials. Raises ProcessLookupError.
+        """
+        syscalls.set_subreaper()
+        self._wakeup_r, self._wakeup_w = socket.socketpair()
+        for end in (self._wakeup_r, self._wakeup_w):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
+        for number in (*FORWARDED, signal.SIGCHLD, signal.SIGCONT):
+            signal.signal(number, lambda *_: None)
+        process.die_with_parent(parent_pid, signal.SIGCONT)
+
+    def watch(
+        self,
+        child: int,
+        lifeline: socket.socket,
+        stop: int = signal.SIGTERM,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Wait for ``child``, forwarding signals to it, until it ends or the lifeline does.
+
+        ``stop`` is what SIGTERM, SIGINT and SIGQUIT become for the child. Then the whole
+        tree is killed and ``at_end`` is called. Returns the child's wait status.
+        """
+        target = process.identify(child)
+        lifeline.setblocking(False)
+        status: int | None = None
+        try:
+            while (status := _wait(child)) is None:
+                readable, _, _ = select.select([self._wakeup_r, lifeline], [], [])
+                if self._wakeup_r in readable:
+                    _forward(self._wakeup_r.recv(512), child, stop)
+                if lifeline in readable and _ended(lifeline):
+                    break
+        finally:
+            if status is None:
+                if target is not None:
+                    process.kill_tree(target)
+                status = os.waitpid(child, 0)[1]
+            sweep()
+            at_end()
+        return status
 
 
 def sweep(patience: float = 5.0) -> None:
     """Kill every descendant and reap them all; give up after ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        family = descendants(os.getpid())
+        family = process.descendants(os.getpid())
         for member in family:
-            kill_tree(member)
+            process.kill_tree(member)
         if not _reap_all() and not family:
             return
         time.sleep(0.005)
@@ -55,39 +96,6 @@ def _reap_all() -> bool:
             return True
 
 
-def watch(
-    child: int, lifeline: socket.socket, stop: int = signal.SIGTERM, at_end: Callable[[], None] = lambda: None
-) -> int:
-    """Wait for ``child``, forwarding signals to it, until it ends or the lifeline does.
-
-    ``stop`` is what SIGTERM, SIGINT and SIGQUIT become for the child. Then the whole tree
-    is killed and ``at_end`` is called. Returns the child's wait status.
-    """
-    target = identify(child)
-    reader, writer = socket.socketpair()
-    for end in (reader, writer):
-        end.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    for number in (*FORWARDED, signal.SIGCHLD, signal.SIGCONT):
-        signal.signal(number, lambda *_: None)
-    status: int | None = None
-    try:
-        while (status := _wait(child)) is None:
-            readable, _, _ = select.select([reader, lifeline], [], [])
-            if reader in readable:
-                _forward(reader.recv(512), target, stop)
-            if lifeline in readable and _ended(lifeline):
-                break
-    finally:
-        if status is None:
-            if target is not None:
-                kill_tree(target)
-            status = os.waitpid(child, 0)[1]
-        sweep()
-        at_end()
-    return status
-
-
 def _wait(child: int) -> int | None:
     """The child's status if it has ended; orphans that came to this process are reaped too."""
     while True:
@@ -99,20 +107,12 @@ def _wait(child: int) -> int | None:
             return status
 
 
-def _forward(numbers: bytes, target: ProcessId | None, stop: int) -> None:
-    if target is None:
-        return
+def _forward(numbers: bytes, child: int, stop: int) -> None:
     for number in numbers:
-        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            _send(target.pid, stop)
-        elif number in FORWARDED:
-            _send(target.pid, number)
-
-
-def _send(pid: int, number: int) -> None:
-    # A child of ours that is not yet waited for: its pid cannot have been reused.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+        if number in FORWARDED:
+            # A child of ours that is not yet waited for: its pid cannot have been reused.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, stop if number in _STOPS else number)
 
 
 def _ended(lifeline: socket.socket) -> bool:
@@ -130,8 +130,6 @@ def leave_like(status: int) -> int:
         number = os.WTERMSIG(status)
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
-        from mepd.posix.process import no_core_dumps
-
-        no_core_dumps()
+        process.no_core_dumps()
         os.kill(os.getpid(), number)
     return os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 1

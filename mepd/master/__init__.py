@@ -1,0 +1,1 @@
+"""The master process, as root: one thread, one loop, no network."""

@@ -1,0 +1,132 @@
+"""A non-blocking stream of frames on the master's loop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from mepd.errors import WireError
+from mepd.master.loop import Loop
+from mepd.wire import codec
+from mepd.wire.framing import WORKER_FRAME_MAX, FrameReader, encode_frame
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 256 * 1024
+_PENDING_MAX = 4 * WORKER_FRAME_MAX
+
+
+class Channel:
+    """Frames in, frames out; never blocks the loop.
+
+    ``on_frame`` gets every decoded JSON value. ``on_close`` is called once, when the peer
+    closes, breaks the framing, or reads so little that too much waits to be sent; the
+    reason is '' for a plain end of file. close() by the owner calls nothing.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_frame: Callable[[Any], None],
+        on_close: Callable[[str], None],
+        limit: int = WORKER_FRAME_MAX,
+        send_limit: int = WORKER_FRAME_MAX,
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._sock: socket.socket | None = sock
+        self._on_frame = on_frame
+        self._on_close = on_close
+        self._reader = FrameReader(limit)
+        self._out = bytearray()
+        self._send_limit = send_limit
+        self._closing = False
+        self._received = 0
+        loop.watch(sock.fileno(), self._read)
+
+    @property
+    def is_open(self) -> bool:
+        return self._sock is not None
+
+    def send(self, value: Any) -> None:
+        """Queue a JSON value. Raises WireError if it is too large for a frame."""
+        if self._sock is None:
+            return
+        self._out += encode_frame(value, self._send_limit)
+        if len(self._out) > _PENDING_MAX:
+            self._fail("the peer does not read")
+            return
+        self._write()
+
+    def send_message(self, message: Any) -> None:
+        """Queue a message dataclass."""
+        self.send(codec.encode(message))
+
+    def drain(self) -> None:
+        """Read what has already arrived, for an owner that is about to close."""
+        while self._sock is not None:
+            before = self._received
+            self._read()
+            if self._received == before:
+                return
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+
+    def close_when_sent(self) -> None:
+        """Read no more; close as soon as what waits has gone out."""
+        self._closing = True
+        if self._sock is not None:
+            self._write()
+
+    def _fail(self, reason: str) -> None:
+        if self._sock is not None:
+            self.close()
+            self._on_close(reason)
+
+    def _read(self) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            self._fail(str(e))
+            return
+        if not data:
+            self._fail("")
+            return
+        self._received += len(data)
+        if self._closing:
+            return
+        try:
+            for frame in self._reader.feed(data):
+                self._on_frame(frame)
+                if self._sock is None or self._closing:
+                    return
+        except WireError as e:
+            self._fail(str(e))
+
+    def _write(self) -> None:
+        if self._sock is None:
+            return
+        try:
+            while self._out:
+                sent = self._sock.send(memoryview(self._out)[:_CHUNK])
+                del self._out[:sent]
+        except BlockingIOError:
+            pass
+        except OSError as e:
+            self._fail(str(e))
+            return
+        if self._closing and not self._out:
+            self._fail("")
+            return
+        readable = None if self._closing else self._read
+        self._loop.watch(self._sock.fileno(), readable, self._write if self._out else None)

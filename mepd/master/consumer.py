@@ -1,0 +1,65 @@
+"""The master's side of the amqp-consumer: deliveries in, settlements and notices out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mepd.wire.worker import NoticeDone, SendNotice, Settle
+
+log = logging.getLogger(__name__)
+
+_UNSENT_MAX = 1000
+
+
+class ConsumerLink:
+    """Settles deliveries when their outcome is known, and has failures told to users.
+
+    Tokens die with the consumer that gave them: its unacknowledged deliveries come again
+    from the broker. A notice that hangs on no delivery is kept for the next consumer.
+    """
+
+    def __init__(self, send: Callable[[Any], bool]) -> None:
+        """``send`` gives a message to the consumer; False if there is none."""
+        self._send = send
+        self._numbers = itertools.count(1)
+        self._notices: dict[str, tuple[SendNotice, frozenset[str]]] = {}
+
+    def settle(self, tokens: Iterable[str]) -> None:
+        for token in tokens:
+            self._send(Settle(token))
+
+    def notify_failure(
+        self, endpoint: str, amqp_creds: dict[str, Any], text: str, tokens: Iterable[str] = ()
+    ) -> None:
+        """Send a failure notice; the deliveries are settled when it is out (or cannot be)."""
+        if len(self._notices) >= _UNSENT_MAX:
+            log.error("too many failure notices wait; one is dropped")
+            self.settle(tokens)
+            return
+        notice = SendNotice(f"n{next(self._numbers)}", endpoint, text, amqp_creds)
+        self._notices[notice.notice_id] = (notice, frozenset(tokens))
+        self._send(notice)
+
+    def notice_done(self, done: NoticeDone) -> None:
+        notice, tokens = self._notices.pop(done.notice_id, (None, frozenset()))
+        if notice is None:
+            return
+        if not done.sent:
+            log.warning("failure notice for endpoint %s not sent: %s", notice.endpoint, done.reason)
+        self.settle(tokens)
+
+    def lost(self) -> None:
+        """The consumer is gone, and with it every token."""
+        self._notices = {
+            key: (notice, frozenset())
+            for key, (notice, tokens) in self._notices.items()
+            if not tokens
+        }
+
+    def ready(self) -> None:
+        """A new consumer is there: give it what the old one could not send."""
+        for notice, _ in self._notices.values():
+            self._send(notice)

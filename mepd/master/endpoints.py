@@ -1,0 +1,49 @@
+"""The endpoints that this mepd serves: their snapshots, their state, their counters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+
+from mepd.config.settings import EndpointSnapshot
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One endpoint; ``snapshot`` is replaced as a whole by a reload."""
+
+    snapshot: EndpointSnapshot
+    endpoint_id: str | None = None
+    online: bool = False
+    reason: str = "not registered yet"
+    draining: bool = False
+    starts: int = 0
+    failures: int = 0
+    error: str = ""
+    announced: bool = field(default=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.snapshot.name
+
+
+def remember_id(endpoint: Endpoint, endpoint_id: str) -> None:
+    """Keep the registered id in the endpoint's folder, as globus-compute-endpoint does."""
+    endpoint.endpoint_id = endpoint_id
+    if endpoint.snapshot.endpoint_id == endpoint_id:
+        return
+    path = endpoint.snapshot.directory / "endpoint.json"
+    temporary = path.with_name(".endpoint.json.new")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w") as f:
+            json.dump({"endpoint_id": endpoint_id}, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        log.error("cannot keep the endpoint id of %s in %s: %s", endpoint.name, path, e)

@@ -1,0 +1,123 @@
+"""When a UEP has ended: the log line, the notice to the user, the revival."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from mepd.master.consumer import ConsumerLink
+from mepd.master.endpoints import Endpoint
+from mepd.master.loop import Loop
+from mepd.master.reaper import Reaper
+from mepd.master.states import Event, describe_end, ended_well, next_state
+from mepd.master.table import Uep, UepTable
+from mepd.model import StartRequest, UepState
+from mepd.posix import process
+
+log = logging.getLogger(__name__)
+
+
+class Ends:
+    """What follows the end of a UEP's process, once it has been reaped."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        reaper: Reaper,
+        table: UepTable,
+        consumer: ConsumerLink,
+        endpoint_of: Callable[[str], Endpoint | None],
+    ) -> None:
+        self._loop = loop
+        self._reaper = reaper
+        self._table = table
+        self._consumer = consumer
+        self._endpoint_of = endpoint_of
+        self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
+        self.when_empty: Callable[[], None] = lambda: None
+
+    def ended(self, uep: Uep, status: int) -> None:
+        """The master's child of ``uep`` was reaped with ``status`` (wait(2))."""
+        before = uep.state
+        uep.state = next_state(uep.state, Event.DIED)
+        self._drain_last_words(uep)
+        uep.release()
+        self._table.remove(uep)
+        self._loop.call_later(0.0, self._kill_strays)
+        if before is UepState.LAUNCHING or uep.failure is not None:
+            self._start_failed(uep, status)
+        else:
+            self._stopped(uep, status, before)
+        if not len(self._table):
+            self.when_empty()
+
+    def _drain_last_words(self, uep: Uep) -> None:
+        """A failure may still be in the stage socket when the death is noticed first."""
+        if uep.stages is not None:
+            uep.stages.drain()
+
+    def _kill_strays(self) -> None:
+        """Orphans of the dead: double forks and sessions of their own do not save them."""
+        for stray in self._reaper.strays():
+            log.info("killing an orphan of a user endpoint or program (pid: %d)", stray.pid)
+            process.kill_tree(stray)
+
+    def _start_failed(self, uep: Uep, status: int) -> None:
+        endpoint = self._endpoint_of(uep.endpoint)
+        if endpoint is not None:
+            endpoint.failures += 1
+        failure = uep.failure
+        if failure is not None:
+            log.error(
+                "Unable to start user endpoint %s%s [%s, exit code: %d] %s",
+                uep.name, f" for {uep.user}" if uep.user else "", failure.stage, failure.code,
+                failure.reason,
+            )  # fmt: skip
+            public = failure.public
+        else:
+            how = uep.stop_reason or describe_end(status)
+            log.error("Start of %s ended before its exec: %s", uep.name, how)
+            public = _died_text(uep, status)
+        self._tell(uep, public)
+
+    def _stopped(self, uep: Uep, status: int, before: UepState) -> None:
+        line = "%s (%d) %s%s"
+        why = f" ({uep.stop_reason})" if uep.stop_reason else ""
+        text = (line, describe_end(status), uep.process.pid, uep.label, why)
+        if ended_well(status):
+            log.info(*text)
+            if before is not UepState.STOPPING or uep.tokens:
+                self._revive(uep)
+            return
+        log.warning(*text)
+        if before is UepState.STOPPING and not uep.stop_reason.startswith("hung") and not uep.tokens:
+            return  # mepd or an administrator ended it: the UEP said goodbye or was told to
+        self._tell(uep, _died_text(uep, status))
+
+    def _revive(self, uep: Uep) -> None:
+        """A request that arrived just before the end deserves a UEP."""
+        fresh = uep.revive is not None and self._loop.clock() <= uep.revive_until
+        if uep.tokens or fresh:
+            log.info(
+                "User EP stopped within grace period; using cached arguments to start a new"
+                " instance (name: %s)", uep.name,
+            )  # fmt: skip
+            tokens, uep.tokens = uep.tokens, set()
+            self.relaunch(uep.endpoint, uep.revive or uep.request, tokens)
+
+    def _tell(self, uep: Uep, public: str) -> None:
+        tokens, uep.tokens = uep.tokens, set()
+        creds = (uep.revive or uep.request).amqp_creds
+        self._consumer.notify_failure(uep.endpoint, creds, public, tokens)
+
+
+def _died_text(uep: Uep, status: int) -> str:
+    whom = f" for {uep.user}" if uep.user else ""
+    if os.WIFSIGNALED(status):
+        how = f"terminated by signal {os.WTERMSIG(status)}"
+    else:
+        how = f"exit code: {os.waitstatus_to_exitcode(status)}"
+    if uep.state is UepState.GONE and uep.activity is None:
+        return f"Unable to start user endpoint process{whom} [{how}]"
+    return f"User endpoint process{whom} ended unexpectedly [{how}]"

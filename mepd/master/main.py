@@ -1,0 +1,169 @@
+"""mepd(8): from the command line to a running master."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mepd
+from mepd import log as mepdlog
+from mepd.config import ini
+from mepd.config.settings import EndpointSnapshot, Settings
+from mepd.errors import ConfigError
+from mepd.master.loop import LoopFailure
+from mepd.master.supervisor import Supervisor, read_endpoint
+from mepd.posix import accounts, daemon
+from mepd.posix.accounts import Account
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONFIG = Path("/etc/mepd/mepd.conf")
+
+
+@dataclass(frozen=True)
+class StartupError(Exception):
+    """mepd does not start; ``code`` is from sysexits(3)."""
+
+    message: str
+    code: int
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mepd", description="multi-user endpoint daemon")
+    parser.add_argument("-c", "--configuration", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    parser.add_argument("-n", "--nodaemon", action="store_true", help="stay in the foreground")
+    parser.add_argument("--log-to-console", action="store_true", help="also log to stderr")
+    parser.add_argument("--debug", action="store_true", help="log more; not carried to UEPs")
+    parser.add_argument("--version", action="version", version=f"mepd {mepd.__version__}")
+    return parser.parse_args(argv)
+
+
+def _load(path: Path) -> Settings:
+    try:
+        return ini.load(path.absolute())
+    except ConfigError as e:
+        raise StartupError(str(e), os.EX_CONFIG) from None
+    except OSError as e:
+        raise StartupError(f"{path}: {e.strerror}", os.EX_NOINPUT) from None
+
+
+def _endpoints(settings: Settings) -> list[EndpointSnapshot]:
+    try:
+        return [
+            read_endpoint(e.name, e.directory, os.geteuid() == 0)
+            for e in settings.endpoints
+            if e.autostart
+        ]
+    except ConfigError as e:
+        raise StartupError(str(e), os.EX_CONFIG) from None
+    except PermissionError as e:
+        raise StartupError(f"{e.filename}: {e.strerror}", os.EX_NOPERM) from None
+    except OSError as e:
+        raise StartupError(f"{e.filename}: {e.strerror}", os.EX_CONFIG) from None
+
+
+def _worker_account(settings: Settings) -> Account:
+    """The service account of the workers; without root everything runs as the caller."""
+    if os.geteuid() != 0:
+        return accounts.lookup_uid(os.geteuid())
+    try:
+        account = accounts.lookup(settings.mepd.user)
+    except KeyError:
+        text = f"[mepd] user = {settings.mepd.user}: there is no such account"
+        raise StartupError(f"{settings.path}: {text}", os.EX_CONFIG) from None
+    if account.uid == 0:
+        raise StartupError(
+            f"{settings.path}: [mepd] user must not be root: the workers face the network",
+            os.EX_CONFIG,
+        )
+    return account
+
+
+def _pidfile(settings: Settings) -> int:
+    path = settings.mepd.pidfile
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return daemon.lock_pidfile(path)
+    except daemon.AlreadyRunning as e:
+        raise StartupError(f"already running (pid {e}, {path})", os.EX_CANTCREAT) from None
+    except OSError as e:
+        raise StartupError(f"pidfile {path}: {e.strerror}", os.EX_CANTCREAT) from None
+
+
+def _logging(settings: Settings, console: bool, debug: bool) -> None:
+    section = settings.mepd
+    try:
+        section.logfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handlers: list[logging.Handler] = [
+            mepdlog.open_logfile(section.logfile, section.logfile_maxbytes, section.logfile_backups)
+        ]
+    except OSError as e:
+        raise StartupError(f"log {section.logfile}: {e.strerror}", os.EX_CANTCREAT) from None
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    mepdlog.configure("mepd: master", handlers, "debug" if debug else section.loglevel)
+
+
+def _listen(supervisor: Supervisor, settings: Settings) -> None:
+    section = settings.control
+    try:
+        section.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        supervisor.listen()
+    except OSError as e:
+        raise StartupError(f"control socket {section.file}: {e.strerror}", os.EX_CANTCREAT) from None
+    except KeyError as e:
+        raise StartupError(
+            f"{settings.path}: [control] chown = {section.chown}: {e.args[0]}", os.EX_CONFIG
+        ) from None
+
+
+def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) -> int:
+    """Everything after the fork into the background."""
+    pidfile = _pidfile(settings)
+    _logging(settings, args.log_to_console, args.debug)
+    snapshots = _endpoints(settings)
+    supervisor = Supervisor(settings, snapshots, _worker_account(settings), args.debug)
+    _listen(supervisor, settings)
+    ready.tell(os.EX_OK)
+    log.info("mepd %s started (pid: %d)", mepd.__version__, os.getpid())
+    try:
+        return supervisor.run(on_terminal=args.nodaemon)
+    except LoopFailure as e:
+        log.critical("giving up: %s", e)
+        supervisor.emergency()
+        return os.EX_SOFTWARE
+    except Exception:
+        log.critical("unexpected error; giving up", exc_info=True)
+        supervisor.emergency()
+        return os.EX_SOFTWARE
+    finally:
+        settings.mepd.pidfile.unlink(missing_ok=True)
+        os.close(pidfile)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run mepd; returns a sysexits(3) code."""
+    args = _arguments(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    ready = daemon.Readiness(-1)
+    try:
+        settings = _load(args.configuration)
+        if not args.nodaemon:
+            ready = daemon.daemonize()
+        return _run(args, settings, ready)
+    except StartupError as e:
+        if logging.getLogger().handlers:
+            log.critical("not started: %s", e.message)
+        text = f"mepd: {e.message}\n"
+        sys.stderr.write(text)
+        ready.tell(e.code, text)
+        return e.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

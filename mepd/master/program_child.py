@@ -1,0 +1,51 @@
+"""The guard of a [program:x]: its parent, its subreaper, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from mepd.config.settings import ProgramSection
+from mepd.posix import accounts, descriptors, guard, process
+from mepd.posix.accounts import Account
+
+_NOT_EXECUTABLE = 126
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run(
+    section: ProgramSection, account: Account | None, lifeline: socket.socket, master_pid: int
+) -> int:
+    """Run the program until it ends, mepd stops it, or mepd dies. Returns its exit code."""
+    if account is not None:
+        accounts.drop_for_good(account)
+    watcher = guard.Guard(master_pid)
+    me = os.getpid()
+    pid = process.fork(lambda: _exec(section, account, me))
+    stop = getattr(signal, "SIG" + section.stopsignal.removeprefix("SIG"))
+    return guard.leave_like(watcher.watch(pid, lifeline, stop))
+
+
+def _environment(section: ProgramSection, account: Account | None) -> dict[str, str]:
+    env = {"PATH": _PATH, "HOME": "/root", "USER": "root"}
+    if account is not None:
+        env.update(HOME=account.home, USER=account.name, LOGNAME=account.name)
+    env.update(section.environment)
+    return env
+
+
+def _exec(section: ProgramSection, account: Account | None, guard_pid: int) -> int:
+    """In the child: become a session of its own and exec. Returns only on failure."""
+    descriptors.close_all_but([0, 1, 2])
+    os.setsid()
+    os.umask(0o027)
+    env = _environment(section, account)
+    try:
+        os.chdir(section.directory or "/")
+        process.die_with_parent(guard_pid)
+        os.execvpe(section.command[0], list(section.command), env)
+    except OSError as e:
+        sys.stderr.write(f"mepd: program {section.name}: {section.command[0]}: {e.strerror}\n")
+    return _NOT_EXECUTABLE

@@ -1,0 +1,123 @@
+"""Forks the children of the master. Entry points are named here and resolved in the child."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import setproctitle
+
+from mepd import log as mepdlog
+from mepd.config.launchplan import LaunchPlan
+from mepd.posix import accounts, descriptors, process
+from mepd.posix.accounts import Account
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch child and the master's ends of its sockets."""
+
+    pid: int
+    stages: socket.socket
+    notify: socket.socket
+    lifeline: socket.socket | None
+
+
+def launch(plan: LaunchPlan, records: mepdlog.RecordChannel) -> Launched:
+    """Fork one launch child. Raises OSError, with nothing left open."""
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    try:
+        for _ in range(3 if plan.snapshot.pam_enable else 2):
+            pairs.append(socket.socketpair())
+        theirs = [b for _, b in pairs]
+
+        def child() -> int:
+            main = importlib.import_module("mepd.launch.main")
+            lifeline = theirs[2] if len(theirs) > 2 else None
+            sockets = main.LaunchSockets(theirs[0], theirs[1], lifeline, records)
+            code: int = main.run(plan, sockets)
+            return code
+
+        pid = process.fork(child)
+    except OSError:
+        for ours, other in pairs:
+            ours.close()
+            other.close()
+        raise
+    for _, other in pairs:
+        other.close()
+    ends = [ours for ours, _ in pairs]
+    return Launched(pid, ends[0], ends[1], ends[2] if len(ends) > 2 else None)
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A worker: its pid, the master's end of its socket, and the end of its stderr."""
+
+    pid: int
+    sock: socket.socket
+    stderr: int
+
+
+def worker(
+    title: str, entry: str, account: Account, argument: Any, drop_first: bool
+) -> Spawned:
+    """Fork a worker that runs ``entry`` ("module:function") as ``account``.
+
+    With ``drop_first`` the function gets (socket) and runs without rights from its import
+    on; otherwise it gets (socket, argument, drop) and calls drop() itself when it has made
+    what needs root. Raises OSError.
+    """
+    ours, theirs = socket.socketpair()
+    stderr_r, stderr_w = os.pipe2(os.O_CLOEXEC)
+    master = os.getpid()
+
+    def drop() -> None:
+        accounts.drop_for_good(account)
+        process.die_with_parent(master)
+
+    def child() -> int:
+        _detach(title, {1: stderr_w, 2: stderr_w}, [theirs.fileno()])
+        if drop_first:
+            drop()
+        module, _, function = entry.partition(":")
+        run: Callable[..., int] = getattr(importlib.import_module(module), function)
+        return run(theirs) if drop_first else run(theirs, argument, drop)
+
+    try:
+        pid = process.fork(child)
+    except OSError:
+        ours.close()
+        os.close(stderr_r)
+        raise
+    finally:
+        theirs.close()
+        os.close(stderr_w)
+    return Spawned(pid, ours, stderr_r)
+
+
+def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
+    """Shed the master's descriptors, scheduling and title."""
+    setproctitle.setproctitle(title)
+    for target, source in stdio.items():
+        os.dup2(source, target)
+    descriptors.null_stdio([fd for fd in (0, 1, 2) if fd not in stdio])
+    descriptors.close_all_but([0, 1, 2, *keep])
+    process.reset_scheduling()
+    process.no_core_dumps()
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def program(title: str, run: Callable[[], int], log_fd: int, lifeline: socket.socket) -> int:
+    """Fork a guard for a program; ``run`` is the guard's whole life. Raises OSError."""
+
+    def child() -> int:
+        _detach(title, {1: log_fd, 2: log_fd}, [lifeline.fileno()])
+        return run()
+
+    return process.fork(child)

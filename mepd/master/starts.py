@@ -1,0 +1,350 @@
+"""From a start request to a running UEP, as the master sees it.
+
+A name is launched at most once at a time: a second request for it waits for the same
+outcome. A request for a UEP that runs is mapped again by a launch child of its own, so
+that a revoked mapping is noticed and no other account can touch the UEP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mepd import log as mepdlog
+from mepd.config.launchplan import AccountPolicy, LaunchPlan
+from mepd.errors import WireError
+from mepd.master import decisions, spawner
+from mepd.master.channel import Channel
+from mepd.master.consumer import ConsumerLink
+from mepd.master.endpoints import Endpoint
+from mepd.master.ends import Ends
+from mepd.master.loop import Loop
+from mepd.master.reaper import Reaper
+from mepd.master.states import Event, next_state
+from mepd.master.stopping import Stopper
+from mepd.master.table import Uep, UepTable
+from mepd.model import Activity, Stage, StartRequest, UepState
+from mepd.posix import process
+from mepd.posix.process import ProcessId
+from mepd.wire import codec, start_request
+from mepd.wire.framing import NOTIFY_FRAME_MAX, WORKER_FRAME_MAX
+from mepd.wire.stages import (
+    FROM_LAUNCH,
+    FROM_UEP,
+    Credentials,
+    Failed,
+    Mapped,
+    SessionOpened,
+    Verdict,
+)
+from mepd.wire.worker import StartRequested
+
+log = logging.getLogger(__name__)
+
+_OPAQUE = "(PermissionError) see your system administrator"
+
+
+@dataclass(frozen=True)
+class StartRules:
+    """What mepd.conf says about starts; replaced as a whole by a reload."""
+
+    policy: AccountPolicy
+    max_ueps: int
+    max_ueps_per_user: int
+    start_timeout: float
+    privileged: bool
+    debug: bool = False
+
+
+class Starts:
+    """Handles start requests until their UEP runs or has failed."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        reaper: Reaper,
+        table: UepTable,
+        consumer: ConsumerLink,
+        stopper: Stopper,
+        ends: Ends,
+        records: mepdlog.RecordChannel,
+        rules: StartRules,
+        master_pid: int,
+        endpoint_of: Callable[[str], Endpoint | None],
+    ) -> None:
+        self._loop = loop
+        self._reaper = reaper
+        self._table = table
+        self._consumer = consumer
+        self._stopper = stopper
+        self._ends = ends
+        self._records = records
+        self.rules = rules
+        self._master_pid = master_pid
+        self._endpoint_of = endpoint_of
+        self.accepting = True
+        ends.relaunch = self._relaunch
+
+    # --- requests ---------------------------------------------------------------------
+    def requested(self, message: StartRequested) -> None:
+        """A delivery of the consumer's."""
+        try:
+            request = start_request.from_json(message.request)
+        except WireError as e:
+            log.error("the consumer sent a bad start request: %s", e)
+            self._consumer.settle([message.token])
+            return
+        endpoint = self._endpoint_of(message.endpoint)
+        if endpoint is None or endpoint.endpoint_id != request.mep_id or endpoint.draining:
+            log.error("start request for %s: endpoint %s is not served", request.name, message.endpoint)
+            self._answer(request, message.endpoint, "the endpoint is not served here", {message.token})
+            return
+        if not self.accepting:
+            return  # unsettled on purpose: the broker keeps it for the next master
+        running = self._table.get(request.name)
+        if running is None:
+            self._start(endpoint, request, {message.token})
+        else:
+            self._again(running, endpoint, request, message.token)
+
+    def _relaunch(self, endpoint_name: str, request: StartRequest, tokens: set[str]) -> None:
+        endpoint = self._endpoint_of(endpoint_name)
+        if endpoint is not None and self.accepting and not endpoint.draining:
+            self._start(endpoint, request, tokens)
+
+    def _again(self, uep: Uep, endpoint: Endpoint, request: StartRequest, token: str) -> None:
+        """A request for a name that exists."""
+        if (uep.endpoint, uep.request.effective_identity) != (endpoint.name, request.effective_identity):
+            log.critical(
+                "start request for %s by identity %s, but it belongs to identity %s: refused",
+                uep.name, request.effective_identity, uep.request.effective_identity,
+            )  # fmt: skip
+            self._consumer.settle([token])
+        elif uep.state in (UepState.RUNNING, UepState.STOPPING, UepState.STARTING) and uep.uid >= 0:
+            self._launch(endpoint, request, {token}, beside=uep)
+        else:
+            uep.tokens.add(token)
+
+    def _answer(self, request: StartRequest, endpoint: str, text: str, tokens: set[str]) -> None:
+        public = f"Unable to start user endpoint process [exit code: {int(Stage.PREPARE)}; {text}]"
+        self._consumer.notify_failure(endpoint, request.amqp_creds, public, tokens)
+
+    # --- launching --------------------------------------------------------------------
+    def _start(self, endpoint: Endpoint, request: StartRequest, tokens: set[str]) -> None:
+        refusal = decisions.total_refusal(len(self._table), self.rules.max_ueps)
+        if refusal:
+            log.warning("start of %s refused: %s", request.name, refusal)
+            endpoint.failures += 1
+            self._answer(request, endpoint.name, "(PermissionError) too many user endpoints", tokens)
+            return
+        self._launch(endpoint, request, tokens, beside=None)
+
+    def _plan(self, endpoint: Endpoint, request: StartRequest) -> LaunchPlan:
+        rules = self.rules
+        return LaunchPlan(
+            snapshot=endpoint.snapshot,
+            request=request,
+            policy=rules.policy,
+            master_pid=self._master_pid,
+            privileged=rules.privileged,
+            mapper_timeout=min(30.0, rules.start_timeout),
+            debug=rules.debug,
+        )
+
+    def _launch(
+        self, endpoint: Endpoint, request: StartRequest, tokens: set[str], beside: Uep | None
+    ) -> None:
+        """Fork a launch child; with ``beside`` it only maps, for a UEP that is there."""
+        try:
+            launched = spawner.launch(self._plan(endpoint, request), self._records)
+        except OSError as e:
+            log.error("cannot fork for %s: %s", request.name, e)
+            endpoint.failures += 1
+            self._answer(request, endpoint.name, "(OSError) the system is out of resources", tokens)
+            return
+        child = process.identify(launched.pid) or ProcessId(launched.pid, 0.0)
+        command = " ".join(endpoint.snapshot.uep_command).replace("{name}", request.name)
+        uep = Uep(
+            name=request.name,
+            endpoint=endpoint.name,
+            request=request,
+            child=child,
+            process=child,
+            command=command,
+            started=self._loop.clock(),
+            reports=_reports(endpoint),
+            tokens=tokens,
+            lifeline=launched.lifeline,
+        )
+        uep.stages = Channel(
+            self._loop,
+            launched.stages,
+            lambda frame: self._on_stage(uep, beside, frame),
+            lambda reason: self._on_stage_closed(uep, beside, reason),
+            WORKER_FRAME_MAX,
+        )
+        uep.notify = Channel(
+            self._loop,
+            launched.notify,
+            lambda frame: self._on_report(uep, frame),
+            lambda reason: self._on_notify_closed(uep, reason),
+            NOTIFY_FRAME_MAX,
+        )
+        timeout = self._loop.call_later(self.rules.start_timeout, lambda: self._too_slow(uep))
+        uep.timers.append(timeout)
+        if beside is None:
+            endpoint.starts += 1
+            self._table.add(uep)
+            self._reaper.watch(launched.pid, lambda status: self._ends.ended(uep, status))
+        else:
+            self._reaper.watch(launched.pid, lambda status: self._check_ended(uep, beside, status))
+
+    def _too_slow(self, uep: Uep) -> None:
+        if uep.state in (UepState.LAUNCHING, UepState.STARTING):
+            reason = f"not ready within start_timeout ({self.rules.start_timeout:g} s)"
+            uep.failure = uep.failure or Failed(
+                "TIMEOUT", int(Stage.PREPARE), reason,
+                f"Unable to start user endpoint process{_for_user(uep)} [exit code: "
+                f"{int(Stage.PREPARE)}; (TimeoutError) the user endpoint did not start in time]",
+            )  # fmt: skip
+            self._stopper.kill(uep, reason)
+
+    # --- stages -----------------------------------------------------------------------
+    def _on_stage(self, uep: Uep, beside: Uep | None, frame: Any) -> None:
+        message = codec.decode(frame, FROM_LAUNCH)
+        if isinstance(message, Mapped):
+            if beside is None:
+                self._on_mapped(uep, message)
+            else:
+                self._on_checked(uep, beside, message)
+        elif isinstance(message, SessionOpened):
+            uep.process = process.identify(message.pid) or uep.process
+        elif isinstance(message, Failed):
+            uep.failure = message
+
+    def _on_mapped(self, uep: Uep, mapped: Mapped) -> None:
+        refusal = self._late_refusal(uep, mapped)
+        uep.user, uep.uid = mapped.user, mapped.uid
+        assert uep.stages is not None
+        if refusal:
+            log.warning("start of %s for %s refused: %s", uep.name, mapped.user, refusal)
+            uep.failure = Failed(
+                "REFUSED", int(Stage.PREPARE), refusal,
+                f"Unable to start user endpoint process for {mapped.user} [exit code: "
+                f"{int(Stage.PREPARE)}; (PermissionError) too many user endpoints]",
+            )  # fmt: skip
+            uep.uid = -1
+        uep.stages.send_message(Verdict(refusal is None, refusal or ""))
+
+    def _late_refusal(self, uep: Uep, mapped: Mapped) -> str | None:
+        endpoint = self._endpoint_of(uep.endpoint)
+        if not self.accepting or endpoint is None:
+            return "mepd is shutting down"
+        count = self._table.count_of_user(mapped.uid, besides=uep)
+        return decisions.user_refusal(
+            count, mapped.user, self.rules.max_ueps_per_user, endpoint.snapshot.max_ueps_per_user
+        )
+
+    def _on_stage_closed(self, uep: Uep, beside: Uep | None, reason: str) -> None:
+        """End of file: the exec succeeded, or the child is dying and will be reaped."""
+        uep.stages = None
+        if reason:
+            log.error("launch child of %s: %s", uep.name, reason)
+            self._stopper.kill(uep, "its launch child broke the protocol")
+        if beside is not None or uep.failure is not None or uep.state is not UepState.LAUNCHING:
+            return
+        if not process.exec_confirmed(uep.process.pid):
+            return
+        uep.state = next_state(uep.state, Event.EXECED)
+        log.info("Creating new user endpoint (pid: %d) %s", uep.process.pid, uep.label)
+        log.info(
+            "Command process successfully forked for '%s' (Globus effective identity: %s).",
+            uep.user, uep.request.effective_identity,
+        )  # fmt: skip
+        if not uep.reports:
+            self._running(uep)
+
+    # --- reports ----------------------------------------------------------------------
+    def _on_report(self, uep: Uep, frame: Any) -> None:
+        try:
+            report = codec.decode(frame, FROM_UEP)
+        except WireError as e:
+            log.warning("bad report of %s for %s: %s", uep.name, uep.user, e)
+            return
+        values = {k: v for k, v in codec.encode(report).items() if k != "kind"}
+        uep.activity = Activity(**values)
+        uep.reported = self._loop.clock()
+        if uep.state is UepState.LAUNCHING and uep.stages is not None:
+            uep.stages.drain()  # the exec comes before the report, also in the log
+        if uep.state in (UepState.LAUNCHING, UepState.STARTING):
+            self._running(uep)
+
+    def _on_notify_closed(self, uep: Uep, reason: str) -> None:
+        uep.notify = None
+        if reason:
+            log.warning("report channel of %s for %s: %s", uep.name, uep.user, reason)
+
+    def _running(self, uep: Uep) -> None:
+        uep.state = next_state(uep.state, Event.REPORTED)
+        log.info("User endpoint is ready (pid: %d) %s", uep.process.pid, uep.label)
+        for timer in uep.timers:
+            timer.cancel()
+        uep.timers.clear()
+        self._consumer.settle(uep.tokens)
+        uep.tokens.clear()
+
+    # --- a request for a UEP that runs --------------------------------------------------
+    def _on_checked(self, check: Uep, running: Uep, mapped: Mapped) -> None:
+        """The identity was mapped again: refresh the credentials of its own UEP only."""
+        assert check.stages is not None
+        check.stages.send_message(Verdict(False, "it is running"))
+        check.user, check.uid = mapped.user, mapped.uid
+        if mapped.uid != running.uid:
+            log.critical(
+                "start request for %s maps to %s, but it runs as %s: refused",
+                running.name, mapped.user, running.user,
+            )  # fmt: skip
+            self._consumer.settle(check.tokens)
+            check.tokens = set()
+            return
+        if self._table.get(running.name) is not running:
+            return  # it ended meanwhile: _check_ended starts anew
+        log.info(
+            "User endpoint %s is already running (pid: %d); updating credentials then caching"
+            " arguments in case it's about to shut down", running.name, running.process.pid,
+        )  # fmt: skip
+        endpoint = self._endpoint_of(running.endpoint)
+        grace = endpoint.snapshot.grace_period if endpoint else 0.0
+        running.revive = check.request
+        running.revive_until = self._loop.clock() + grace
+        if running.notify is not None:
+            running.notify.send_message(Credentials(check.request.amqp_creds))
+        if running.state is UepState.RUNNING:
+            self._consumer.settle(check.tokens)
+        else:
+            running.tokens |= check.tokens
+        check.tokens = set()
+
+    def _check_ended(self, check: Uep, running: Uep, _status: int) -> None:
+        check.release()
+        tokens, check.tokens = check.tokens, set()
+        if check.failure is not None:
+            log.error("start request for %s: %s", check.name, check.failure.reason)
+            self._consumer.notify_failure(
+                check.endpoint, check.request.amqp_creds, check.failure.public, tokens
+            )
+        elif tokens and self._table.get(running.name) is None:
+            self._relaunch(check.endpoint, check.request, tokens)
+        elif tokens:
+            self._answer(check.request, check.endpoint, _OPAQUE, tokens)
+
+
+def _for_user(uep: Uep) -> str:
+    return f" for {uep.user}" if uep.user else ""
+
+
+def _reports(endpoint: Endpoint) -> bool:
+    """Whether the endpoint's UEPs report to mepd; globus-compute-endpoint's do not."""
+    return endpoint.snapshot.uep_command[0].rpartition("/")[2] != "globus-compute-endpoint"

@@ -1,0 +1,74 @@
+"""Ending UEPs: a signal, a deadline, then the whole tree."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+from mepd.master import decisions
+from mepd.master.loop import Loop
+from mepd.master.states import Event, next_state
+from mepd.master.table import Uep, UepTable
+from mepd.model import UepState
+from mepd.posix import process
+
+log = logging.getLogger(__name__)
+
+
+class Stopper:
+    """Signals UEPs, never a process that merely has their pid."""
+
+    def __init__(self, loop: Loop, table: UepTable, stopwaitsecs: float) -> None:
+        self._loop = loop
+        self._table = table
+        self.stopwaitsecs = stopwaitsecs
+
+    def stop(self, uep: Uep, reason: str, signum: int = signal.SIGTERM) -> bool:
+        """Ask a UEP to finish; after stopwaitsecs its tree is killed. False if it is gone."""
+        uep.stop_reason = uep.stop_reason or reason
+        first = uep.state is not UepState.STOPPING
+        uep.state = next_state(uep.state, Event.STOP)
+        log.info(
+            "Signaling %s to user endpoint (pid: %d): %s %s",
+            signal.Signals(signum).name, uep.process.pid, reason, uep.label,
+        )  # fmt: skip
+        there = process.signal_process(uep.process, signum)
+        if first:
+            uep.timers.append(
+                self._loop.call_later(self.stopwaitsecs, lambda: self.kill(uep, "deadline"))
+            )
+        return there
+
+    def kill(self, uep: Uep, reason: str) -> None:
+        """Kill a UEP, its group and all its descendants now.
+
+        A session process is left to close its session: it ends by itself then.
+        """
+        uep.stop_reason = uep.stop_reason or reason
+        uep.state = next_state(uep.state, Event.STOP)
+        log.warning(
+            "Forcibly killing user endpoint (pid: %d): %s %s", uep.process.pid, reason, uep.label
+        )
+        process.kill_tree(uep.process)
+
+    def signal(self, uep: Uep, signum: int) -> bool:
+        """Send any signal, without any meaning to mepd. False if the UEP is gone."""
+        log.info(
+            "Signaling %s to user endpoint (pid: %d) %s",
+            signal.Signals(signum).name, uep.process.pid, uep.label,
+        )  # fmt: skip
+        return process.signal_process(uep.process, signum)
+
+    def stop_all(self, reason: str, signum: int) -> None:
+        for uep in self._table:
+            self.stop(uep, reason, signum)
+
+    def reap_idle(self) -> None:
+        """The backstop of the UEPs' own idle clocks; also finds those that hang."""
+        now = self._loop.clock()
+        for uep in self._table:
+            if uep.state is UepState.RUNNING and uep.activity is not None:
+                reason = decisions.reap_reason(uep.activity, now - uep.reported)
+                if reason:
+                    log.warning("Reaping user endpoint: %s %s", reason, uep.label)
+                    self.stop(uep, reason)

@@ -1,0 +1,122 @@
+"""Identity mapping against hostile identities and careless rules."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mepd.launch import mapping
+
+ME = "00000000-0000-4444-8888-111111111111"
+
+
+def rule(match: str, output: str = "{0}", source: str = "{username}", **more: Any) -> dict[str, Any]:
+    rules = [{"source": source, "match": match, "output": output, **more}]
+    return {"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": rules}
+
+
+def who(username: Any, **more: Any) -> dict[str, Any]:
+    return {"id": ME, "username": username, "status": "used", **more}
+
+
+def mapped(document: dict[str, Any], *identities: dict[str, Any]) -> str | None:
+    try:
+        return mapping.map_identities([document], identities, "ep", 5.0).name
+    except mapping.MappingError:
+        return None
+
+
+def test_the_manuals_two_identities() -> None:
+    rules = {
+        "DATA_TYPE": "expression_identity_mapping#1.0.0",
+        "mappings": [
+            {"source": "{email}", "output": "{0}", "match": "(.*)@your_institution.com"},
+            {"source": "{email}", "output": "{0}", "match": "(.*)@cs.your_institution.com"},
+        ],
+    }
+    alicia = who("alicia@legal.your_institution.com", email="alicia@legal.your_institution.com")
+    roberto = {
+        "id": "00000000-0000-4444-8888-222222222222",
+        "email": "roberto@cs.your_institution.com",
+        "username": "roberto@your_institution.com",
+        "status": "used",
+    }
+    found = mapping.map_identities([rules], [alicia, roberto], "ep", 5.0)
+    assert (found.name, found.identity_id) == ("roberto", roberto["id"])
+    assert found.candidates == [[{roberto["id"]: ["roberto"]}]]
+
+
+def test_the_first_document_that_maps_wins() -> None:
+    documents = [rule("nobody"), rule("(.*)@example.com"), rule("(.*)@.*", "other")]
+    found = mapping.map_identities(documents, [who("mickey97@example.com")], "ep", 5.0)
+    assert found.name == "mickey97" and found.candidates[0] == []
+
+
+@pytest.mark.parametrize(
+    ("document", "identity"),
+    [
+        (rule("root|(.*)@example.org", "{0}"), who("root@evil.example")),
+        (rule("alice@example.org|bob", "alice"), who("alice@example.org.evil.example")),
+        (rule("alice@example.org|bob", "alice"), who("evil-bob")),
+        (rule("(.*)@example.org"), who("x@example.org\n")),
+        (rule("(.*)@example.org"), who("a\nb@example.org")),
+        (rule("a@b", "{name}"), who("a@b")),
+        (rule("a@b", "{0}"), who("a@b")),
+        (rule("(.*)", "{0}"), who(None)),
+        (rule("(.*)", "{0}"), who(7)),
+        (rule("(.*)", "{0}"), {**who("a"), "status": "unused"}),
+    ],
+)
+def test_I1_hostile_identities_do_not_map(document: Any, identity: Any) -> None:
+    assert mapped(document, identity) is None
+
+
+def test_I1_interpolation_is_one_pass() -> None:
+    """A field that spells another placeholder is not expanded again."""
+    document = rule("(.*)@example.org", "{name}{0}")
+    assert mapped(document, who("x@example.org", name="{id}")) == "{id}x"
+
+
+def test_I3_only_the_unusable_identity_is_skipped() -> None:
+    document = rule("(.*)@example.org", source="{email}")
+    good = {**who("x"), "id": "other", "email": "good@example.org"}
+    assert mapped(document, who("x", email=None), good) == "good"
+    assert mapped(rule("(a)?(b)", "{0}"), who("b"), {**who("ab"), "id": "o"}) == "a"
+
+
+RULES = [
+    "(.*)@example.org", "a|b", "(a|b)c", "x?y", "(.*)", "a.c", "a\\.c", "(a)(b)?", "(.*)@(.*)",
+    "root|admin", "(x*)y", "(.?)z", "a\\|b", "(a)|(b)", "b@x|c@x", "(..)", "x\\*", "(\\()", "()a", "é",
+]  # fmt: skip
+PARTS = ["a", "b", "c", "x", "y", "z", "@", "example.org", "\n", "root", ".", "|", "é", "(", ""]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=5).map("".join), st.sampled_from(RULES))
+def test_I1_agrees_with_a_reference_matcher(username: str, match: str) -> None:
+    """Mapped only if the whole value matches the grouped pattern; to just what {0} says."""
+    reference = re.fullmatch(f"(?:{match})", username)
+    want = reference[1] if reference and reference.re.groups and reference[1] is not None else None
+    assert mapped(rule(match), who(username)) == want
+
+
+def test_literal_and_ignore_case() -> None:
+    assert mapped(rule("A.B", "x", literal=True), who("A.B")) == "x"
+    assert mapped(rule("A.B", "x", literal=True), who("AxB")) is None
+    assert mapped(rule("ALICE", "x", ignore_case=True), who("alice")) == "x"
+
+
+def test_a_failing_mapper_leaves_the_next_one_its_turn() -> None:
+    broken = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/false", "-a"]}
+    assert mapping.map_identities([broken, rule("(.*)")], [who("me")], "ep", 5.0).name == "me"
+
+
+def test_reference_has_every_kind_of_rule() -> None:
+    """The reference test means something: each rule matches something of the alphabet."""
+    values = ["".join(p) for n in range(4) for p in itertools.product(PARTS, repeat=n)]
+    idle = [r for r in RULES if not any(re.fullmatch(f"(?:{r})", v) for v in values)]
+    assert idle in ([], ["x\\*"])

@@ -1,0 +1,68 @@
+"""Which names and accounts may run a user endpoint."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mepd.config.launchplan import AccountPolicy
+from mepd.launch.policy import account_refusal, name_refusal
+from mepd.posix.accounts import Account
+
+POLICY = AccountPolicy(min_uid=1000, deny_users=("mallory",), forbidden_uids=(0, 1500))
+
+
+def account(name: str = "harper", uid: int = 1001, gid: int = 1001) -> Account:
+    return Account(name, uid, gid, "", "/home/harper", "/bin/sh")
+
+
+@pytest.mark.parametrize("name", ["harper", "_apt", "a.b-c_9", "x" * 32])
+def test_I2_plain_names_pass(name: str) -> None:
+    assert name_refusal(name, POLICY) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "-rf", "a/b", "../root", "a\0b", "harper\n", "\nharper", "Root", "x" * 33, "a b",
+        "1000", "0", "héloise", "a:b", "a;b", "$(id)", ".", "..",
+    ],
+)  # fmt: skip
+def test_I2_other_names_are_refused_before_getpwnam(name: str) -> None:
+    assert name_refusal(name, POLICY) is not None
+
+
+@given(st.text(max_size=40))
+def test_I2_nothing_but_the_plain_alphabet(name: str) -> None:
+    if name_refusal(name, POLICY) is None:
+        assert name.isascii() and name == name.lower() and 1 <= len(name) <= 32
+        assert not set(name) & set("/\\:;\n\r\t\0 $`'\"") and name[0] != "-"
+
+
+def test_deny_users() -> None:
+    assert "deny_users" in (name_refusal("mallory", POLICY) or "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "word"),
+    [
+        ("root", account("root", 0, 0), "uid 0"),
+        ("toor", account("toor", 0, 1001), "uid 0"),
+        ("harper", account(gid=0), "primary gid 0"),
+        ("harper", account(uid=65534), "65534"),
+        ("harper", account(uid=2**32 - 1), "4294967295"),
+        ("harper", account(uid=-1), "-1"),
+        ("harper", account(gid=65534), "gid 65534"),
+        ("harper", account(gid=2**32 - 1), "gid 4294967295"),
+        ("mepd", account("mepd", 1500), "belongs to mepd"),
+        ("daemon", account("daemon", 999), "min_uid 1000"),
+        ("harper", account("HARPER"), "the system answered 'HARPER'"),
+    ],
+)
+def test_D4_accounts_that_must_not_run(asked: str, got: Account, word: str) -> None:
+    assert word in (account_refusal(asked, got, POLICY) or "")
+
+
+def test_D4_an_ordinary_account_may() -> None:
+    assert account_refusal("harper", account(), POLICY) is None
