@@ -14,7 +14,7 @@ from mepd.consumer.register import Registration
 from mepd.wire.message import StatusReport, pack_status
 
 _log = logging.getLogger(__name__)
-LAST_WORD_S = 2.0
+LAST_WORD_S = 0.7
 
 
 class Heartbeat:

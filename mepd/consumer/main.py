@@ -33,7 +33,7 @@ from mepd.wire.worker import (
 )
 
 TITLE = "mepd: amqp-consumer"
-STOP_S = 3.0
+STOP_S = 0.9
 """How long a stop waits for last heartbeats and notices under way."""
 
 _log = logging.getLogger(__name__)

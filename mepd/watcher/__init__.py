@@ -1,0 +1,1 @@
+"""The worker that watches configuration files, as the service account."""

@@ -1,0 +1,128 @@
+"""The config worker: tells the master what changed, and checks what the master has read.
+
+It begins as root, makes its watches, and gives up every privilege. From then on it can
+open none of the files that it watches: the master reads them and hands it their texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mepd import log
+from mepd.config.watchplan import WatchPlan
+from mepd.errors import ConfigError, WireError
+from mepd.watcher import bounds, checks, watches
+from mepd.wire import codec, framing
+from mepd.wire.worker import TO_WATCHER, Changed, Ready, Stop, Validate, Validated
+
+TITLE = "mepd: config-watcher"
+_CHUNK = 64 * 1024
+_REASON_MAX = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class _Master:
+    """The socket to the master, written by two threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        sock.setblocking(True)
+
+    def send(self, message: Any) -> None:
+        """Blocks while the master is behind. Raises OSError when it is gone."""
+        frame = framing.encode_frame(codec.encode(message), framing.WORKER_FRAME_MAX)
+        with self._lock:
+            self._sock.sendall(frame)
+
+    def receive(self) -> bytes:
+        """Blocks; nothing when the master is gone."""
+        try:
+            return self._sock.recv(_CHUNK)
+        except OSError:
+            return b""
+
+
+def validate(endpoint: str, files: dict[str, str]) -> str:
+    """What is wrong with an endpoint's files, or with the INI files if ``endpoint`` is
+    empty: file, line if known, and reason. Empty when they are good."""
+    try:
+        with bounds.time_limit():
+            if endpoint:
+                checks.check_endpoint(endpoint, files)
+            else:
+                checks.check_ini(files)
+        return ""
+    except ConfigError as e:
+        return str(e)[:_REASON_MAX]
+    except bounds.TimeUp:
+        return f"checking {_names(files)} takes longer than {bounds.SECONDS_MAX:.0f} s"
+    except MemoryError:
+        return f"checking {_names(files)} takes too much memory"
+    except RecursionError:
+        return f"{_names(files)}: nested too deeply"
+    except Exception as e:
+        _log.exception("a fault while checking %s", _names(files))
+        return f"{_names(files)}: not checked: {type(e).__name__}"
+
+
+def _names(files: dict[str, str]) -> str:
+    return ", ".join(sorted(files))[:200]
+
+
+def _tell_changes(notify: Any, master: _Master) -> None:
+    """The second thread: ends with the master, ends the process when it cannot go on."""
+    try:
+        watches.tell(notify, lambda paths: master.send(Changed(paths)))
+    except OSError:
+        pass  # the main thread sees the end of file
+    except BaseException:
+        _log.exception("watching for changes failed")
+        os._exit(os.EX_SOFTWARE)
+
+
+def _answer(master: _Master) -> int:
+    """The main thread: until the master says Stop or is gone. Returns the exit code."""
+    reader = framing.FrameReader(framing.WORKER_FRAME_MAX)
+    while data := master.receive():
+        for obj in reader.feed(data):
+            message: Any = codec.decode(obj, TO_WATCHER)
+            if isinstance(message, Stop):
+                return os.EX_OK
+            assert isinstance(message, Validate)
+            master.send(Validated(message.token, validate(message.endpoint, message.files)))
+    return os.EX_OK
+
+
+def run(sock: socket.socket, plan: WatchPlan, drop: Callable[[], None]) -> int:
+    """The worker's life, entered as root; ``sock`` leads to the master, ``drop`` becomes
+    the service account for good.
+
+    The native watcher's thread exists when ``drop`` is called: libc changes the ids of
+    all threads, and with that the kernel clears their capabilities. Returns the exit code.
+    """
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+    log.configure(TITLE, [log.JsonLineHandler()], level)
+    try:
+        notify = watches.make(plan.folders)
+        drop()
+        bounds.limit_memory()
+        master = _Master(sock)
+        if notify is not None:
+            threading.Thread(target=_tell_changes, args=(notify, master), daemon=True).start()
+        master.send(Ready())
+        return _answer(master)
+    except BrokenPipeError:
+        return os.EX_OK
+    except WireError as e:
+        _log.critical("the master's message is unusable: %s", e)
+        return os.EX_PROTOCOL
+    except Exception:
+        _log.exception("the config worker failed")
+        return os.EX_SOFTWARE
