@@ -40,6 +40,14 @@ def wait_for(condition: Callable[[], T], timeout: float = 20.0, what: str = "con
         time.sleep(0.01)
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, be it waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -83,7 +83,8 @@ class Loop:
 
     # --- signals ----------------------------------------------------------------------
     def on_signal(self, number: int, callback: Callback) -> None:
-        """Call back in the loop, never in the handler."""
+        """Call back in the loop, never in the handler; also for what comes before run()."""
+        signal.set_wakeup_fd(self._wakeup_w, warn_on_full_buffer=False)
         self._signals[number] = callback
         signal.signal(number, lambda *_: None)
 
@@ -100,12 +101,8 @@ class Loop:
     def run(self) -> None:
         """Run until stop(). Raises LoopFailure when callbacks fail without end."""
         self._running = True
-        signal.set_wakeup_fd(self._wakeup_w, warn_on_full_buffer=False)
-        try:
-            while self._running:
-                self._turn()
-        finally:
-            signal.set_wakeup_fd(-1)
+        while self._running:
+            self._turn()
 
     def stop(self) -> None:
         self._running = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,7 @@ def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
         os.dup2(source, target)
     descriptors.null_stdio([fd for fd in (0, 1, 2) if fd not in stdio])
     descriptors.close_all_but([0, 1, 2, *keep])
+    sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
     process.reset_scheduling()
     process.no_core_dumps()
     os.umask(0o077)

@@ -16,7 +16,7 @@ import pytest
 
 from mepd.posix import descriptors, guard, process, syscalls
 from mepd.posix.process import ProcessId
-from tests.conftest import need_root, wait_for
+from tests.conftest import is_gone, need_root, wait_for
 
 
 def forked(child: Callable[[], int]) -> int:
@@ -25,13 +25,6 @@ def forked(child: Callable[[], int]) -> int:
 
 def code(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 def grandchild(prepare: Callable[[int], None]) -> tuple[int, int]:
@@ -76,10 +69,10 @@ def test_T2_pdeathsig_is_lost_with_a_change_of_ids_and_set_after_it() -> None:
         os.kill(middle, signal.SIGKILL)
         os.waitpid(middle, 0)
         if dies:
-            wait_for(lambda leaf=leaf: gone(leaf), 2, "the orphan's end")  # type: ignore[misc]
+            wait_for(lambda leaf=leaf: is_gone(leaf), 2, "the orphan's end")  # type: ignore[misc]
         else:
             time.sleep(0.2)
-            assert not gone(leaf)
+            assert not is_gone(leaf)
             os.kill(leaf, signal.SIGKILL)
 
 
@@ -169,7 +162,7 @@ def test_T11_the_reaper_leaves_others_children_to_their_popen() -> None:
     seen: list[int] = []
     pid = forked(lambda: 3)
     reaper.watch(pid, seen.append)
-    wait_for(lambda: gone(pid), 5)
+    wait_for(lambda: is_gone(pid), 5)
     reaper.collect()
     assert [os.waitstatus_to_exitcode(s) for s in seen] == [3]
     # And the launch child's mapper runs where no reaper is:
@@ -204,7 +197,7 @@ def test_exec_is_confirmed_only_after_the_exec() -> None:
     os.write(hold_w, b"x")
     wait_for(lambda: process.exec_confirmed(pid), 5)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: gone(pid), 5)
+    wait_for(lambda: is_gone(pid), 5)
     assert not process.exec_confirmed(pid)  # a zombie
     os.waitpid(pid, 0)
     assert not process.exec_confirmed(pid)
@@ -242,7 +235,7 @@ def test_kill_tree_reaches_other_sessions_and_stopped_processes() -> None:
     assert target is not None
     process.kill_tree(target)
     assert top.wait() == -signal.SIGKILL
-    wait_for(lambda: all(gone(p.pid) for p in family), 2)
+    wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
 
 
 def test_R1_a_guards_tree_ends_with_the_lifeline() -> None:
@@ -275,10 +268,10 @@ def test_R1_a_guards_tree_ends_with_the_lifeline() -> None:
     pid = forked(run)
     theirs.close()
     daemon = int(os.read(reader, 32))
-    assert not gone(daemon)
+    assert not is_gone(daemon)
     ours.close()
     assert code(pid) == -signal.SIGKILL
-    wait_for(lambda: gone(daemon), 2)
+    wait_for(lambda: is_gone(daemon), 2)
 
 
 def test_a_guard_forwards_the_stop_signal_and_the_exit_code() -> None:

@@ -1,0 +1,381 @@
+"""Loop, channel, reaper, workers, programs and control server, with real descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mepd.config.settings import ProgramSection
+from mepd.errors import ControlError
+from mepd.master import control
+from mepd.master.channel import Channel
+from mepd.master.loop import Loop, LoopFailure
+from mepd.master.programs import Program
+from mepd.master.reaper import Reaper
+from mepd.master.workers import Worker
+from mepd.model import ProgramState
+from mepd.posix import accounts, process
+from mepd.posix.peer import Peer
+from mepd.wire import control as control_wire
+from mepd.wire import worker as wire
+from mepd.wire.framing import FrameReader, encode_frame
+from tests.conftest import User, is_gone, wait_for
+
+
+def run_until(loop: Loop, condition: Callable[[], Any], timeout: float = 20.0) -> None:
+    """Run the loop until ``condition`` holds; fail at the deadline."""
+    deadline = time.monotonic() + timeout
+
+    def look() -> None:
+        if condition() or time.monotonic() > deadline:
+            loop.stop()
+        else:
+            loop.call_later(0.01, look)
+
+    look()
+    if not condition():
+        loop.run()
+    assert condition(), "the condition was not met in time"
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    old = signal.getsignal(signal.SIGCHLD)
+    yield made
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, old)
+
+
+@pytest.fixture
+def reaper(loop: Loop) -> Reaper:
+    made = Reaper()
+    loop.on_signal(signal.SIGCHLD, made.collect)
+    return made
+
+
+def test_timers_run_in_order_and_can_be_cancelled(loop: Loop) -> None:
+    seen: list[int] = []
+    loop.call_later(0.03, lambda: seen.append(3))
+    loop.call_later(0.01, lambda: seen.append(1))
+    loop.call_later(0.02, lambda: seen.append(2)).cancel()
+    run_until(loop, lambda: len(seen) == 2)
+    assert seen == [1, 3]
+
+
+def test_R8_an_exception_in_the_loop_is_logged_and_survived(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[int] = []
+    loop.call_later(0.0, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    loop.call_later(0.01, lambda: seen.append(1))
+    run_until(loop, lambda: seen)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_R8_endless_exceptions_end_the_loop(loop: Loop) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    loop.watch(reader, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(LoopFailure):
+        loop.run()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_signals_arrive_in_the_loop(loop: Loop) -> None:
+    seen: list[str] = []
+    old = signal.getsignal(signal.SIGUSR1)
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append("usr1"))
+    loop.call_later(0.01, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    run_until(loop, lambda: seen)
+    signal.signal(signal.SIGUSR1, old)
+
+
+def test_channel_both_ways_and_end_of_file(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    got: list[Any] = []
+    closed: list[str] = []
+    channel = Channel(loop, ours, got.append, closed.append)
+    channel.send({"n": 1})
+    assert list(FrameReader().feed(theirs.recv(100))) == [{"n": 1}]
+    theirs.sendall(encode_frame([1]) + encode_frame([2])[:3])
+    run_until(loop, lambda: got == [[1]])
+    theirs.close()
+    run_until(loop, lambda: closed == [""])
+    assert not channel.is_open
+
+
+def test_channel_to_a_peer_that_does_not_read_never_blocks(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    closed: list[str] = []
+    channel = Channel(loop, ours, lambda _: None, closed.append)
+    for _ in range(200):
+        channel.send("x" * 1_000_000)
+    assert closed == ["the peer does not read"]
+    theirs.close()
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xff\xff\xff", b"\0\0\0\x02{x", b"\0\0\0\x03NaN"])
+def test_channel_with_junk_is_closed(loop: Loop, junk: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    closed: list[str] = []
+    Channel(loop, ours, lambda _: None, closed.append)
+    theirs.sendall(junk)
+    run_until(loop, lambda: closed)
+    assert closed[0]
+    theirs.close()
+
+
+def _echo_worker(sock: socket.socket) -> int:
+    """A worker for the tests: ready, then says what it is told to register."""
+    from mepd.wire import codec
+
+    sys.stderr.write(json.dumps({"level": "INFO", "message": f"uid {os.getuid()}"}) + "\n")
+    sock.sendall(encode_frame(codec.encode(wire.Ready())))
+    reader = FrameReader()
+    while data := sock.recv(65536):
+        for frame in reader.feed(data):
+            if frame["kind"] == "Stop":
+                return 0
+            if frame["kind"] == "DropEndpoint":
+                sock.sendall(encode_frame({"kind": frame["name"]}))
+    return 0
+
+
+def make_worker(loop: Loop, reaper: Reaper, user: User) -> Worker:
+    account = accounts.lookup(user.name)
+    entry = f"{__name__}:_echo_worker"
+    return Worker(loop, reaper, "echo", entry, account, wire.FROM_CONSUMER)
+
+
+def test_a_worker_that_dies_is_started_again(
+    loop: Loop, reaper: Reaper, harper: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    worker = make_worker(loop, reaper, harper)
+    ups: list[int] = []
+    worker.on_up = lambda: ups.append(worker.process.pid if worker.process else 0)
+    worker.start()
+    run_until(loop, lambda: len(ups) == 1)
+    status = Path(f"/proc/{ups[0]}/status").read_text()
+    assert f"Uid:\t{harper.uid}\t{harper.uid}\t{harper.uid}" in status
+    assert "NoNewPrivs:\t1" in status and "CapEff:\t0000000000000000" in status
+    run_until(loop, lambda: f"uid {harper.uid}" in caplog.text)
+    os.kill(ups[0], signal.SIGKILL)
+    run_until(loop, lambda: len(ups) == 2)
+    assert ups[1] != ups[0] and worker.restarts == 1
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def test_a_worker_that_breaks_the_protocol_is_replaced(
+    loop: Loop, reaper: Reaper, harper: User
+) -> None:
+    worker = make_worker(loop, reaper, harper)
+    ups: list[int] = []
+    worker.on_up = lambda: ups.append(1)
+    worker.start()
+    run_until(loop, lambda: ups)
+    worker.send(wire.DropEndpoint("no such kind"))
+    run_until(loop, lambda: len(ups) == 2)
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def test_R6_fork_refused_is_tried_again(
+    loop: Loop, reaper: Reaper, harper: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = [True, True]
+
+    def fork(child: Callable[[], int], real: Any = process.fork) -> int:
+        if refuse:
+            refuse.pop()
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return int(real(child))
+
+    monkeypatch.setattr(process, "fork", fork)
+    worker = make_worker(loop, reaper, harper)
+    ups: list[int] = []
+    worker.on_up = lambda: ups.append(1)
+    before = len(os.listdir("/proc/self/fd"))
+    worker.start()
+    assert worker.state is ProgramState.BACKOFF and len(os.listdir("/proc/self/fd")) == before
+    run_until(loop, lambda: ups)
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def program(loop: Loop, reaper: Reaper, tmp_path: Path, script: str, **keys: Any) -> Program:
+    section = ProgramSection(name="p", command=("/bin/sh", "-c", script), **keys)
+    return Program(loop, reaper, section, tmp_path)
+
+
+def test_a_program_runs_is_restarted_and_stops(loop: Loop, reaper: Reaper, tmp_path: Path) -> None:
+    p = program(
+        loop, reaper, tmp_path, 'echo "A=$A"; exec sleep 60', startsecs=0.1,
+        environment=(("A", "b c"),),
+    )  # fmt: skip
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.RUNNING)
+    assert (tmp_path / "program-p.log").read_text() == "A=b c\n"
+    first = p.process
+    assert first is not None
+    title = Path(f"/proc/{first.pid}/cmdline").read_bytes()
+    assert title.startswith(b"mepd: program p")
+    (child,) = process.descendants(first.pid)
+    process.signal_process(first, signal.SIGKILL)
+    run_until(loop, lambda: p.process not in (None, first) and p.state is ProgramState.RUNNING)
+    wait_for(lambda: is_gone(child.pid), 2)
+    p.stop()
+    run_until(loop, lambda: p.state is ProgramState.STOPPED)
+
+
+def test_a_program_that_cannot_start_becomes_fatal(
+    loop: Loop, reaper: Reaper, tmp_path: Path
+) -> None:
+    p = program(loop, reaper, tmp_path, "exit 3", startsecs=5.0, startretries=1)
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.BACKOFF)
+    run_until(loop, lambda: p.state is ProgramState.FATAL)
+    assert "return code: 3" in p.description
+
+
+def test_a_program_that_ignores_its_signal_is_killed(
+    loop: Loop, reaper: Reaper, tmp_path: Path
+) -> None:
+    script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    p = program(loop, reaper, tmp_path, script, startsecs=0.1, stopwaitsecs=0.2)
+    p.start()
+    log = tmp_path / "program-p.log"
+    run_until(loop, lambda: p.state is ProgramState.RUNNING and log.read_text() == "up\n")
+    assert p.process is not None
+    family = process.descendants(p.process.pid)
+    p.stop()
+    run_until(loop, lambda: p.state is ProgramState.STOPPED)
+    wait_for(lambda: all(is_gone(m.pid) for m in family), 2)
+
+
+# --- control socket ----------------------------------------------------------------------
+@pytest.fixture
+def served(loop: Loop, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "sock"
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.name.startswith(("pytest-", "test_")):
+            folder.chmod(0o755)
+
+    def handle(peer: Peer, verb: str, args: dict[str, Any]) -> Any:
+        if verb == "boom":
+            raise ValueError("internal detail")
+        if verb == "no":
+            raise ControlError("refused", 77)
+        return {"uid": peer.uid, "verb": verb, "args": args}
+
+    server = control.ControlServer(loop, control.listen(path, 0o666, "root"), handle)
+    loop.call_later(60, loop.stop)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    yield path
+    loop.stop()
+    os.write(loop._wakeup_w, b"\0")
+    thread.join(5)
+    server.close()
+
+
+def ask(path: Path, frame: Any) -> Any:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(str(path))
+        s.sendall(encode_frame(frame))
+        reader = FrameReader()
+        while data := s.recv(65536):
+            for answer in reader.feed(data):
+                return answer
+    return None
+
+
+def test_T13_C1_the_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
+    seen: list[int] = []
+    real = os.chmod
+
+    def chmod(path: Any, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+        real(path, mode)
+
+    os.chmod, old = chmod, os.chmod  # type: ignore[assignment]
+    try:
+        control.listen(tmp_path / "s", 0o660, "root").close()
+    finally:
+        os.chmod = old
+    assert seen == [0o600]
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+
+
+def test_control_answers_with_the_peers_uid(served: Path, harper: User) -> None:
+    assert ask(served, control_wire.request("x", {}))["data"]["uid"] == 0
+    script = (
+        "import socket\n"
+        f"s = socket.socket(socket.AF_UNIX); s.connect({str(served)!r})\n"
+        "import json, struct\n"
+        "b = json.dumps({'v': 1, 'verb': 'x', 'args': {}}).encode()\n"
+        "s.sendall(struct.pack('>I', len(b)) + b)\n"
+        "print(json.loads(s.recv(65536)[4:])['data']['uid'])\n"
+    )
+    out = subprocess.run(
+        ["/usr/bin/python3", "-c", script], user=harper.uid, group=harper.gid, cwd="/",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(out.stdout) == harper.uid
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ({"v": 1, "verb": "no", "args": {}}, 77),
+        ({"v": 2, "verb": "x", "args": {}}, 64),
+        ({"v": 1, "verb": 7, "args": {}}, 64),
+        ([], 64),
+        ({"v": 1, "verb": "boom", "args": {}}, 70),
+    ],
+)
+def test_C1_control_refusals(served: Path, frame: Any, code: int) -> None:
+    answer = ask(served, frame)
+    assert answer["ok"] is False and answer["error"]["code"] == code
+    assert "internal detail" not in answer["error"]["message"]
+
+
+def test_C2_a_client_that_stalls_or_lies_holds_up_nobody(served: Path) -> None:
+    half = []
+    for _ in range(20):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(served))
+        try:
+            s.sendall(b"\0\0")
+        except BrokenPipeError:
+            pass
+        half.append(s)
+    with socket.socket(socket.AF_UNIX) as liar:
+        liar.settimeout(10)
+        liar.connect(str(served))
+        liar.sendall(b"\xff\xff\xff\xff")
+        assert liar.recv(10) == b""
+    assert ask(served, control_wire.request("x", {}))["ok"]
+    for s in half:
+        s.close()
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    control.listen(tmp_path / "s", 0o600, "root").close()
+    control.listen(tmp_path / "s", 0o600, "root").close()
