@@ -40,11 +40,12 @@ class TaskFeed:
         self._on_up = on_up
         self._channel: Channel | None = None
         self._consumer = ""
+        self._registered = False
         self._generation = 0
 
     @property
     def up(self) -> bool:
-        return bool(self._consumer) and self._channel is not None and bool(self._channel.is_open)
+        return self._registered and self._channel is not None and bool(self._channel.is_open)
 
     def url(self) -> str:
         return str(self._info()["connection_url"])
@@ -59,7 +60,8 @@ class TaskFeed:
                 token = Token(generation, method.delivery_tag)
                 self._deliver(token, properties.headers or {}, body)
 
-        def consuming(frame: Any) -> None:
+        def consuming(_frame: Any) -> None:
+            self._registered = True
             is_up()
             self._on_up()
 
@@ -72,6 +74,7 @@ class TaskFeed:
     def closed(self) -> None:
         self._channel = None
         self._consumer = ""
+        self._registered = False
 
     def _on_cancel(self, _frame: Any) -> None:
         """The broker ended the consumer: the queue is gone. A new channel tries again."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pika
+import pika.exceptions
 import psutil
 import yaml
 from globus_compute_sdk.serialize import ComputeSerializer
@@ -82,12 +83,21 @@ class Service:
             channel.queue_bind(queue, self.exchange, queue)
 
     def channel(self) -> Any:
-        if self._connection is None or not self._connection.is_open:
+        if not self._alive():
             self._connection = self.rabbit.connect()
             self._channel = self._connection.channel()
         elif not self._channel.is_open:
             self._channel = self._connection.channel()
         return self._channel
+
+    def _alive(self) -> bool:
+        """Whether our own connection has outlived what the test did to the broker."""
+        try:
+            if self._connection is not None:
+                self._connection.process_data_events(0)
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+        return self._connection is not None and bool(self._connection.is_open)
 
     def close(self) -> None:
         channel = self.channel()

@@ -1,0 +1,308 @@
+"""mepd-uep while its broker, its connection, its channel or its queue comes and goes."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rabbit import Rabbit, server_script
+from uep_fixtures import SERIALIZER, THREADS, Service, Uep, services, starters, until
+
+Start = Callable[..., Uep]
+
+
+def fixed_port() -> int:
+    """A free port that no client is given as its own while the node is down."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in range(first - 1, 1024, -1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port")
+
+
+@pytest.fixture(scope="module")
+def own_rabbit() -> Iterator[Rabbit]:
+    """A node that these tests may stop, and that times unacked deliveries out early (T6)."""
+    if server_script() is None:
+        pytest.skip("rabbitmq-server is not installed")
+    node = Rabbit()
+    node.port = fixed_port()
+    node.write_conf("consumer_timeout = 3000\n")
+    advanced = node.dir / "advanced.config"
+    advanced.write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n")
+    (node.dir / "rabbitmq-env.conf").write_text(f"ADVANCED_CONFIG_FILE={advanced}\n")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.remove()
+
+
+@pytest.fixture
+def service(own_rabbit: Rabbit) -> Iterator[Service]:
+    yield from services(own_rabbit)
+
+
+@pytest.fixture
+def start(service: Service, tmp_path: Path) -> Iterator[Start]:
+    yield from starters(service, tmp_path)
+
+
+class Proxy:
+    """Forwards TCP to the broker until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._socks: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            self._socks += [near, far]
+            threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        other = {near: far, far: near}
+        try:
+            while True:
+                for sock in select.select([near, far], [], [])[0]:
+                    data = sock.recv(65536)
+                    if not data:
+                        return
+                    other[sock].sendall(data)
+        except (OSError, ValueError):
+            return
+        finally:
+            near.close()
+            far.close()
+
+    def cut(self) -> None:
+        """End the connections; new ones are still forwarded."""
+        socks, self._socks = self._socks, []
+        for sock in socks:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def end(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def proxy(own_rabbit: Rabbit) -> Iterator[Proxy]:
+    made = Proxy(own_rabbit.port)
+    yield made
+    try:
+        made.end()
+    except OSError:
+        pass
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def waits_for(begun: str, go: str) -> str:
+    import os
+    import time
+
+    with open(begun, "a") as f:
+        f.write("begun\n")
+    while not os.path.exists(go):
+        time.sleep(0.02)
+    return "value"
+
+
+def stored(uep: Uep) -> list[str]:
+    return [n for n in os.listdir(uep.folder / "unacked_results") if not n.startswith(".")]
+
+
+def test_broker_restarted_with_a_result_waiting(
+    own_rabbit: Rabbit, service: Service, start: Start, tmp_path: Path
+) -> None:
+    uep = start()
+    uep.report()
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    task_id = service.send(waits_for, str(begun), str(go))
+    until(begun.exists, "the task to begin")
+    own_rabbit.stop()
+    go.touch()
+    until(lambda: stored(uep) == [task_id], "the result on disk")
+    own_rabbit.start()
+    assert service.value(60) == "value"
+    until(lambda: uep.report().outstanding == 0, "the task to be settled")
+    assert stored(uep) == [] and begun.read_text() == "begun\n"
+    service.send(double, 4)
+    assert service.value() == 8
+    uep.process.terminate()
+    assert uep.wait() == 0
+    assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
+
+
+def test_result_of_a_dead_uep_is_sent_by_the_next(
+    own_rabbit: Rabbit, service: Service, start: Start, tmp_path: Path
+) -> None:
+    uep = start()
+    uep.report()
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    task_id = service.send(waits_for, str(begun), str(go))
+    until(begun.exists, "the task to begin")
+    own_rabbit.stop()
+    go.touch()
+    until(lambda: stored(uep) == [task_id], "the result on disk")
+    uep.kill()
+    own_rabbit.start()
+    uep = start()
+    assert service.value(60) == "value"
+    until(lambda: uep.report().outstanding == 0, "the task to be settled")
+    uep.process.terminate()
+    assert uep.wait() == 0
+    assert begun.read_text() == "begun\n"
+    assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
+
+
+def test_stop_while_the_broker_is_gone(
+    own_rabbit: Rabbit, service: Service, start: Start
+) -> None:
+    uep = start()
+    uep.report()
+    own_rabbit.stop()
+    try:
+        uep.process.terminate()
+        assert uep.wait(10) == 0
+    finally:
+        own_rabbit.start()
+
+
+def test_start_while_the_broker_is_gone(
+    own_rabbit: Rabbit, service: Service, start: Start
+) -> None:
+    own_rabbit.stop()
+    try:
+        uep = start()
+        until(lambda: "next attempt" in uep.text(), "a failed attempt")
+    finally:
+        own_rabbit.start()
+    uep.report()
+    service.send(double, 4)
+    assert service.value() == 8
+
+
+def test_connection_cut_under_load_loses_and_doubles_nothing(
+    own_rabbit: Rabbit, service: Service, start: Start, proxy: Proxy
+) -> None:
+    url = own_rabbit.url().replace(f":{own_rabbit.port}/", f":{proxy.port}/")
+    uep = start(creds=service.creds(tasks=url, results=url, heartbeats=url))
+    uep.report()
+    ids = {service.send(double, n): n for n in range(300)}
+    found = {}
+    for cut in (50, 120, 200):
+        until(lambda: service.depth(service.result_queue) >= cut - len(found), "results")
+        proxy.cut()
+    extra = 0
+    while len(found) < 300:
+        result = service.result(60)
+        assert SERIALIZER.deserialize(result.data) == 2 * ids[result.task_id], result
+        extra += result.task_id in found
+        found[result.task_id] = result
+    until(lambda: uep.report().outstanding == 0, "all settled")
+    # a confirm may be cut off, which makes its result unconfirmed; never more than in flight
+    assert extra + service.depth(service.result_queue) <= 3 * 68
+    assert service.depth(service.task_queue) == 0
+
+
+def test_refreshed_credentials_are_used_at_once(
+    own_rabbit: Rabbit, service: Service, start: Start, proxy: Proxy
+) -> None:
+    url = own_rabbit.url().replace(f":{own_rabbit.port}/", f":{proxy.port}/")
+    uep = start(creds=service.creds(tasks=url, results=url, heartbeats=url))
+    uep.report()
+    proxy.end()
+    until(lambda: "next attempt" in uep.text(), "the loss to be noticed")
+    uep.refresh(service.creds())
+    service.send(double, 4)
+    assert service.value() == 8
+
+
+def test_unusable_refreshed_credentials_are_left_alone(service: Service, start: Start) -> None:
+    uep = start()
+    uep.report()
+    uep.refresh({"endpoint_id": str(uuid.uuid4())})
+    until(lambda: "credentials are unusable" in uep.text(), "the log line")
+    service.send(double, 4)
+    assert service.value() == 8
+
+
+def test_T6_task_longer_than_the_consumer_timeout_runs_once(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    uep = start()
+    uep.report()
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    service.send(waits_for, str(begun), str(go))
+    until(lambda: "tasks: channel closed" in uep.text(), "the broker's timeout")
+    until(lambda: uep.text().count("tasks: channel closed") >= 2, "another timeout")
+    go.touch()
+    assert service.value() == "value"
+    assert begun.read_text() == "begun\n"
+    until(lambda: uep.report().outstanding == 0, "the task to be settled")
+    uep.process.terminate()
+    assert uep.wait() == 0
+    assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
+
+
+def test_A3_queue_deleted_and_made_again(service: Service, start: Start) -> None:
+    uep = start()
+    uep.report()
+    service.channel().queue_delete(service.task_queue)
+    until(lambda: "cancelled the consumer" in uep.text(), "the loss to be noticed")
+    until(lambda: "NOT_FOUND" in uep.text(), "a failed attempt")
+    service.channel().queue_declare(service.task_queue, durable=True)
+    service.send(double, 4)
+    assert service.value() == 8
+
+
+def test_queue_held_by_another_consumer(
+    own_rabbit: Rabbit, service: Service, start: Start
+) -> None:
+    other = own_rabbit.connect()
+    other.channel().basic_consume(service.task_queue, lambda *_: None, exclusive=True)
+    uep = start()
+    until(lambda: "tasks: channel closed" in uep.text(), "the refusal")
+    assert uep.process.poll() is None
+    other.close()
+    uep.report()
+    service.send(double, 4)
+    assert service.value() == 8
+
+
+def test_unroutable_results_wait(service: Service, start: Start) -> None:
+    uep = start({**THREADS, "heartbeat_period": 0.3})
+    uep.report()
+    channel = service.channel()
+    channel.queue_unbind(service.result_queue, service.exchange, service.result_queue)
+    task_id = service.send(double, 4)
+    until(lambda: stored(uep) == [task_id], "the result on disk")
+    channel.queue_bind(service.result_queue, service.exchange, service.result_queue)
+    assert service.value() == 8
+    until(lambda: stored(uep) == [], "the store to be empty")
