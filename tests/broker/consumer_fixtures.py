@@ -55,10 +55,11 @@ def control(rabbit: Rabbit, *args: str) -> str:
 class FakeMaster:
     """The other end of the worker's socketpair, and the worker's process."""
 
-    def __init__(self, log: Path, reading: bool = True) -> None:
+    def __init__(self, log: Path, reading: bool = True, stderr_fd: int | None = None) -> None:
         self.sock, theirs = socket.socketpair()
         self.log = log
-        with theirs, log.open("wb") as stderr:
+        with theirs, log.open("wb") as file:
+            stderr = file if stderr_fd is None else stderr_fd
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _CHILD, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,14 +21,20 @@ import pika.exceptions
 
 SERVER_GLOB = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 ADMIN = "mepd-test"
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # refused connections are no news here
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback that was free a moment ago, and that the kernel does not
+    give to outgoing connections (those are 32768 and up)."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def server_script() -> str | None:
@@ -83,6 +91,7 @@ class Rabbit:
             "RABBITMQ_CONF_ENV_FILE": str(self.dir / "rabbitmq-env.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.dir / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(self.dir / "pid"),
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script execs: the pid is the node, no wrapper
             # 2 schedulers that sleep when idle: the tests share the machine
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }

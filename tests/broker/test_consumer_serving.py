@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from mepd.wire.worker import (
     NoticeDone,
     Ready,
     RegistrationFailed,
+    RequestRefused,
     SendNotice,
     Settle,
     StartRequested,
@@ -158,6 +160,7 @@ def test_notice_without_a_link(master: FakeMaster, service: FakeService) -> None
         (200, b"{", False, "unusable"),
         (200, [], False, "unusable"),
         (200, {"endpoint_id": 7}, False, "lacks endpoint_id"),
+        (200, {"endpoint_id": "../x"}, False, "impossible endpoint_id"),
     ],
 )
 def test_registration_refused(
@@ -198,3 +201,20 @@ def test_slow_master_stalls_no_heartbeat(tmp_path: Path, service: FakeService) -
         until(lambda: len(master.all(StartRequested)) == 64)
     finally:
         master.close()
+
+
+def test_unread_log_stalls_no_heartbeat(tmp_path: Path, service: FakeService) -> None:
+    """1,000 refused messages make more lines than a pipe holds."""
+    reader, writer = os.pipe()
+    master = FakeMaster(tmp_path / "log", stderr_fd=writer)
+    os.close(writer)
+    try:
+        master.send(service.serve())
+        master.next(EndpointOnline, online=True)
+        service.publish(*[b"{"] * 1000)
+        until(lambda: len(master.all(RequestRefused)) == 1000)
+        for _ in range(3):
+            service.next_report(lambda r: True)
+    finally:
+        master.close()
+        os.close(reader)

@@ -1,0 +1,1 @@
+"""The web service of a site of its own, as the service account."""

@@ -1,0 +1,54 @@
+"""Who makes a request: the bearer token, and the scopes a route needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from mepd.gateway import accounts
+from mepd.gateway.accounts import Caller
+from mepd.gateway.failures import forbidden, unauthenticated
+from mepd.gateway.service import Service
+
+_bearer = HTTPBearer(auto_error=False, description="A token of this service")
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(service_of)]
+
+
+async def any_caller(
+    service: ServiceDep,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Caller:
+    """Raises ApiError 401."""
+    if bearer is None:
+        raise unauthenticated()
+    caller = await service.db.aread(accounts.caller, bearer.credentials)
+    if caller is None:
+        raise unauthenticated()
+    return caller
+
+
+async def compute_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
+    """Raises ApiError 401, or 403 for a token of another scope."""
+    if accounts.COMPUTE_SCOPE not in caller.scopes:
+        raise forbidden("The token lacks the scope of the compute service")
+    return caller
+
+
+async def auth_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
+    """Raises ApiError 401, or 403 for a token of another scope."""
+    if "openid" not in caller.scopes:
+        raise forbidden("The token lacks the scope openid")
+    return caller
+
+
+ComputeCaller = Annotated[Caller, Depends(compute_caller)]
+AuthCaller = Annotated[Caller, Depends(auth_caller)]

@@ -1,0 +1,167 @@
+"""The gateway's configuration: one YAML file, described in mepd-gateway(8)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mepd.errors import ConfigError
+from mepd.gateway.names import PublicBroker
+
+_LEVELS = ("debug", "info", "warning", "error")
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "listen": str,
+    "database": str,
+    "broker": dict,
+    "log_level": str,
+    "start_timeout": (int, float),
+    "offline_patience": (int, float),
+    "keep_results": (int, float),
+    "max_waiting": int,
+    "token_lifetime": (int, float),
+    "body_max": int,
+    "broker_auth_from": list,
+}
+_BROKER_KEYS: dict[str, type | tuple[type, ...]] = {
+    "host": str,
+    "port": int,
+    "vhost": str,
+    "credentials": str,
+    "public_host": str,
+    "public_port": int,
+    "public_tls": bool,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times in seconds, sizes in bytes."""
+
+    host: str
+    port: int
+    database: str
+    broker_host: str
+    broker_port: int
+    broker_user: str
+    broker_password: str = field(repr=False)
+    public_broker: PublicBroker
+    log_level: str = "info"
+    start_timeout: float = 50.0
+    offline_patience: float = 3600.0
+    keep_results: float = 14 * 86400.0
+    max_waiting: int = 1000
+    token_lifetime: float = 48 * 3600.0
+    body_max: int = 10 * 1024 * 1024
+    broker_auth_from: tuple[str, ...] = ("127.0.0.1", "::1")
+
+
+def _check_keys(
+    values: dict[Any, Any], known: dict[str, Any], where: str, path: Path
+) -> None:
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"unknown key {where}{key!s:.60}{hint}", str(path))
+        wrong_bool = isinstance(value, bool) and known[key] is not bool
+        if not isinstance(value, known[key]) or wrong_bool:
+            raise ConfigError(f"{where}{key} has the wrong type", str(path))
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+            raise ConfigError(f"{where}{key} must be greater than 0", str(path))
+
+
+def _address(text: str, path: Path) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"listen must be HOST:PORT, not {text[:80]!r}", str(path))
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def read_credentials(path: Path) -> tuple[str, str]:
+    """User and password of a broker's administrator: ``{"username":, "password":}``.
+
+    Raises ConfigError, also when others can read the file.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            value = json.load(file)
+    except OSError as e:
+        raise ConfigError(e.strerror or type(e).__name__, str(path)) from None
+    except ValueError:
+        raise ConfigError("not JSON", str(path)) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError("holds a password and is open to others; chmod 600", str(path))
+    names = ("username", "password")
+    if not isinstance(value, dict) or not all(isinstance(value.get(n), str) for n in names):
+        raise ConfigError("must be an object of username and password", str(path))
+    return value["username"], value["password"]
+
+
+def load(path: Path) -> Settings:
+    """Raises ConfigError that names the file and the key."""
+    try:
+        document = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as e:
+        raise ConfigError(e.strerror or type(e).__name__, str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not UTF-8", str(path)) from None
+    except yaml.YAMLError as e:
+        line = getattr(getattr(e, "problem_mark", None), "line", -1) + 1
+        raise ConfigError("not YAML", str(path), line) from None
+    if not isinstance(document, dict):
+        raise ConfigError("must be a mapping", str(path))
+    _check_keys(document, _KEYS, "", path)
+    broker = document.get("broker", {})
+    _check_keys(broker, _BROKER_KEYS, "broker.", path)
+    for key, where in (("database", document), ("credentials", broker)):
+        if key not in where:
+            raise ConfigError(f"{'broker.' if where is broker else ''}{key} is missing", str(path))
+    level = document.get("log_level", "info")
+    if level not in _LEVELS:
+        raise ConfigError(f"log_level must be one of {', '.join(_LEVELS)}", str(path))
+    return _settings(document, broker, path)
+
+
+def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> Settings:
+    host, port = _address(document.get("listen", "127.0.0.1:5000"), path)
+    user, password = read_credentials(path.parent / broker["credentials"])
+    broker_host, broker_port = broker.get("host", "127.0.0.1"), broker.get("port", 5672)
+    optional: dict[str, Any] = {
+        key: document[key]
+        for key in (
+            "log_level",
+            "start_timeout",
+            "offline_patience",
+            "keep_results",
+            "max_waiting",
+            "token_lifetime",
+            "body_max",
+        )
+        if key in document
+    }
+    if "broker_auth_from" in document:
+        optional["broker_auth_from"] = tuple(str(a) for a in document["broker_auth_from"])
+    return Settings(
+        host=host,
+        port=port,
+        database=document["database"],
+        broker_host=broker_host,
+        broker_port=broker_port,
+        broker_user=user,
+        broker_password=password,
+        public_broker=PublicBroker(
+            broker.get("public_host", broker_host),
+            broker.get("public_port", broker_port),
+            broker.get("vhost", "/"),
+            broker.get("public_tls", False),
+        ),
+        **optional,
+    )

@@ -1,0 +1,103 @@
+"""Stored tasks to the user endpoints' queues: at least once, marked when confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from pika.spec import BasicProperties
+
+from mepd.gateway import names, taskstore
+from mepd.gateway.amqp import Link
+from mepd.gateway.batcher import Batcher
+from mepd.gateway.database import Database
+from mepd.gateway.failures import BrokerDown, Unroutable
+from mepd.gateway.taskstore import Outgoing
+from mepd.wire import message
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """``run`` marks what the broker has confirmed; what it has not waits for ``flush``."""
+
+    def __init__(self, db: Database, link: Link) -> None:
+        self._db = db
+        self._link = link
+        self._in_flight: set[str] = set()
+        self._work: set[asyncio.Task[None]] = set()
+        self._marks: Batcher[str] = Batcher("sent tasks", self._mark)
+        self.run = self._marks.run
+
+    async def _mark(self, ids: list[str]) -> None:
+        await self._db.awrite(taskstore.mark_sent, ids)
+        self._in_flight.difference_update(ids)
+
+    def send(self, tasks: Iterable[Outgoing]) -> None:
+        """Publish stored tasks; in the order given, without waiting for the broker."""
+        for task in tasks:
+            if task.id in self._in_flight:
+                continue
+            try:
+                confirm = self._publish(task)
+            except BrokerDown:
+                return  # stored: the next flush sends them
+            self._in_flight.add(task.id)
+            worker = asyncio.ensure_future(self._await_confirm(task, confirm))
+            self._work.add(worker)
+            worker.add_done_callback(self._work.discard)
+
+    def _publish(self, task: Outgoing) -> asyncio.Future[None]:
+        properties = BasicProperties(
+            content_type="application/octet-stream", delivery_mode=2, headers=dict(task.headers)
+        )
+        body = message.pack_task(message.Task(task.id, task.buffer))
+        return self._link.publish("", names.task_queue(task.uep_id), body, properties)
+
+    async def _await_confirm(self, task: Outgoing, confirm: asyncio.Future[None]) -> None:
+        try:
+            try:
+                await confirm
+            except Unroutable:
+                await declare_task_queue(self._link, task.uep_id)
+                await self._publish(task)
+        except BrokerDown as e:
+            self._in_flight.discard(task.id)
+            log.info("task %s is not sent yet: %s", task.id, e)
+        else:
+            self._marks.add(task.id)
+
+    async def flush(self) -> None:
+        """Publish all stored tasks that the broker has not confirmed."""
+        self.send(await self._db.aread(taskstore.unsent))
+
+
+async def declare_task_queue(link: Link, uep_id: str) -> None:
+    """Raises BrokerDown."""
+    await link.session.call(
+        "queue_declare",
+        queue=names.task_queue(uep_id),
+        durable=True,
+        arguments=names.late_ack_arguments(names.QUEUE_LIFETIME_MS),
+    )
+
+
+async def declare_group_queue(link: Link, group_id: str) -> None:
+    """Raises BrokerDown."""
+    await link.session.call(
+        "queue_declare",
+        queue=names.group_queue(group_id),
+        durable=True,
+        arguments=names.late_ack_arguments(names.QUEUE_LIFETIME_MS),
+    )
+
+
+async def declare_command_queue(link: Link, endpoint_id: str) -> None:
+    """Raises BrokerDown."""
+    await link.session.call(
+        "queue_declare",
+        queue=names.command_queue(endpoint_id),
+        durable=True,
+        arguments=names.late_ack_arguments(),
+    )

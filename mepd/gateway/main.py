@@ -1,0 +1,99 @@
+"""The command line of mepd-gateway(8)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import setproctitle
+
+from mepd import __version__
+from mepd import log as mepd_log
+from mepd.errors import ConfigError, MepdError
+from mepd.gateway import admin, brokernode
+from mepd.gateway.config import Settings, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _clean_errors(function: F) -> F:
+    """Errors that mepd raises on purpose become one line and a sysexits(3) code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ConfigError as e:
+            click.echo(f"mepd-gateway: {e}", err=True)
+            sys.exit(os.EX_CONFIG)
+        except (MepdError, OSError) as e:
+            click.echo(f"mepd-gateway: {e}", err=True)
+            sys.exit(os.EX_UNAVAILABLE)
+
+    return wrapper  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mepd-gateway")
+def main() -> None:
+    """The web service side of mepd. See mepd-gateway(8)."""
+    os.umask(0o077)
+
+
+async def _serve(settings: Settings) -> None:
+    import uvicorn
+
+    from mepd.gateway.app import create_app
+    from mepd.gateway.database import Database
+    from mepd.gateway.service import Service
+
+    db = Database(settings.database)
+    try:
+        db.create()
+        config = uvicorn.Config(
+            create_app(Service(settings, db)),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,  # paths hold ids, headers hold tokens; neither is for a log
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=3,
+            timeout_keep_alive=75,
+        )
+        server = uvicorn.Server(config)
+        await server.serve()
+        if not server.started:
+            raise MepdError(f"cannot serve at {settings.host}:{settings.port}")
+    finally:
+        db.close()
+
+
+@main.command()
+@click.option("--config", "-c", type=click.Path(path_type=Path), required=True)
+@_clean_errors
+def serve(config: Path) -> None:
+    """Serve until SIGTERM."""
+    settings = load(config)
+    setproctitle.setproctitle("mepd-gateway serve")
+    handler = logging.StreamHandler(sys.stderr)
+    mepd_log.configure("mepd-gateway", [handler], settings.log_level)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # one line of ours instead of seven
+    asyncio.run(_serve(settings))
+
+
+for _group in (admin.identity, admin.client, admin.token):
+    main.add_command(_group)
+for _command in (brokernode.broker_config, brokernode.broker):
+    main.add_command(_command)
+for _leaf in (*admin.COMMANDS, brokernode.broker_config, brokernode.broker):
+    if _leaf.callback is not None:
+        _leaf.callback = _clean_errors(_leaf.callback)

@@ -1,0 +1,136 @@
+"""Functions, endpoints and user endpoints in the store."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, or_, select, update
+
+from mepd.gateway.schema import endpoints, functions, ueps
+
+
+def add_function(tx: Connection, owner: str, values: dict[str, Any]) -> str:
+    ident = str(uuid.uuid4())
+    tx.execute(
+        functions.insert().values(
+            id=ident, owner=owner, created=time.time(), deleted=False, **values
+        )
+    )
+    return ident
+
+
+def get_functions(tx: Connection, ids: Iterable[str], caller: str) -> dict[str, Row[Any]]:
+    """Those of ``ids`` that the caller may use: his own and the public ones."""
+    query = select(functions).where(
+        functions.c.id.in_(list(ids)),
+        functions.c.deleted.is_(False),
+        or_(functions.c.owner == caller, functions.c.public.is_(True)),
+    )
+    return {row.id: row for row in tx.execute(query)}
+
+
+def delete_function(tx: Connection, ident: str, owner: str) -> bool:
+    match = (functions.c.id == ident) & (functions.c.owner == owner) & ~functions.c.deleted
+    return tx.execute(update(functions).where(match).values(deleted=True)).rowcount == 1
+
+
+def add_endpoint(tx: Connection, owner: str, values: dict[str, Any]) -> str:
+    ident = str(uuid.uuid4())
+    tx.execute(
+        endpoints.insert().values(
+            id=ident,
+            owner=owner,
+            created=time.time(),
+            online_until=0.0,
+            heartbeat_period=30.0,
+            deleted=False,
+            **values,
+        )
+    )
+    return ident
+
+
+def update_endpoint(tx: Connection, ident: str, values: dict[str, Any]) -> None:
+    tx.execute(update(endpoints).where(endpoints.c.id == ident).values(**values))
+
+
+def get_endpoint(tx: Connection, ident: str) -> Row[Any] | None:
+    query = select(endpoints).where(endpoints.c.id == ident, endpoints.c.deleted.is_(False))
+    return tx.execute(query).first()
+
+
+def may_see(row: Row[Any], caller: str) -> bool:
+    """Whether the endpoint is to be shown to this identity at all."""
+    return bool(row.multi_user or row.public or may_manage(row, caller))
+
+
+def may_submit(row: Row[Any], caller: str) -> bool:
+    """A multi-user endpoint takes everybody: its identity mapping decides."""
+    return bool(row.multi_user or row.owner == caller)
+
+
+def may_manage(row: Row[Any], caller: str) -> bool:
+    return bool(row.owner == caller or caller in row.admins)
+
+
+def list_endpoints(tx: Connection, caller: str, everything: bool) -> Sequence[Row[Any]]:
+    """The caller's own endpoints, or also those public."""
+    mine = endpoints.c.owner == caller
+    query = select(endpoints).where(
+        endpoints.c.deleted.is_(False), or_(mine, endpoints.c.public) if everything else mine
+    )
+    return tx.execute(query.order_by(endpoints.c.created)).all()
+
+
+def put_uep(
+    tx: Connection, ident: str, endpoint_id: str, identity_id: str, config: Any, runtime: Any
+) -> Row[Any] | None:
+    """Remember a user endpoint and return its row; None if the id is another user's."""
+    row = tx.execute(select(ueps).where(ueps.c.id == ident)).first()
+    if row is None:
+        tx.execute(
+            ueps.insert().values(
+                id=ident,
+                endpoint_id=endpoint_id,
+                identity_id=identity_id,
+                config=config,
+                runtime=runtime,
+                created=time.time(),
+                online_until=0.0,
+                heartbeat_period=30.0,
+            )
+        )
+    elif row.identity_id != identity_id or row.endpoint_id != endpoint_id:
+        return None
+    elif row.runtime != runtime:
+        tx.execute(update(ueps).where(ueps.c.id == ident).values(runtime=runtime))
+    return tx.execute(select(ueps).where(ueps.c.id == ident)).one()
+
+
+def get_uep(tx: Connection, ident: str) -> Row[Any] | None:
+    return tx.execute(select(ueps).where(ueps.c.id == ident)).first()
+
+
+def store_presence(tx: Connection, reports: dict[str, tuple[float, float]]) -> None:
+    """``reports``: id -> (online until, heartbeat period), of endpoints of either kind."""
+    for ident, (until, period) in reports.items():
+        values = {"online_until": until, "heartbeat_period": period}
+        if not tx.execute(update(ueps).where(ueps.c.id == ident).values(**values)).rowcount:
+            tx.execute(update(endpoints).where(endpoints.c.id == ident).values(**values))
+
+
+def known_online(tx: Connection, now: float) -> list[tuple[str, float, float]]:
+    """(id, online until, heartbeat period) of all that had not gone before ``now``."""
+    found: list[tuple[str, float, float]] = []
+    for table in (endpoints, ueps):
+        query = select(table.c.id, table.c.online_until, table.c.heartbeat_period)
+        found += [(r[0], r[1], r[2]) for r in tx.execute(query.where(table.c.online_until > now))]
+    return found
+
+
+def endpoint_ids(tx: Connection) -> set[str]:
+    query = select(endpoints.c.id).where(endpoints.c.deleted.is_(False))
+    return set(tx.execute(query).scalars())

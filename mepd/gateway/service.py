@@ -1,0 +1,179 @@
+"""The gateway's parts, put together: one store, one link to the broker, one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import pika
+
+from mepd.errors import WireError
+from mepd.gateway import accounts, names, registry, taskstore
+from mepd.gateway.amqp import Link, Session
+from mepd.gateway.batcher import Batcher
+from mepd.gateway.config import Settings
+from mepd.gateway.database import Database
+from mepd.gateway.dispatch import Dispatcher
+from mepd.gateway.failures import BrokerDown, StoreUnavailable
+from mepd.gateway.presence import Presence, period_of
+from mepd.gateway.relay import Relay
+from mepd.gateway.revive import Reviver
+from mepd.gateway.starts import Starts
+from mepd.wire import message
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_PREFETCH = 256
+HOUSEKEEPING_S = 3600.0
+MEP_GRACE_S = 86400.0
+"""An endpoint heard within this time before a restart is taken for online at first."""
+
+
+class Service:
+    """What the routes use. ``running`` keeps its tasks going."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self.settings = settings
+        self.db = db
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.link = Link(_parameters(settings), self._up, self._down)
+        self.presence = Presence(on_gone=self._gone, on_online=self._came)
+        self.starts = Starts(
+            db, self.link, self.presence, settings.public_broker, settings.start_timeout
+        )
+        self.reviver = Reviver(
+            db, self.link, self.presence, self.starts, settings.offline_patience, self.locks
+        )
+        self.relay = Relay(db, self.link, self.reviver.progress)
+        self.reviver.relay = self.relay
+        self.dispatcher = Dispatcher(db, self.link)
+        self._presence_log: Batcher[None] = Batcher("heartbeats", self._store_presence)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Raises StoreUnavailable."""
+        await self._restore()
+        jobs = [
+            asyncio.create_task(job)
+            for job in (
+                self.link.run(),
+                self.relay.run(),
+                self.dispatcher.run(),
+                self._presence_log.run(),
+                self._housekeeping(),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            await self._store_presence([])
+
+    async def _restore(self) -> None:
+        """Take for online what was so, until the broker is there and heartbeats tell."""
+        now = time.time()
+        known = await self.db.aread(registry.known_online, now - MEP_GRACE_S)
+        open_ueps = set(await self.db.aread(taskstore.ueps_with_open_tasks))
+        meps = await self.db.aread(registry.endpoint_ids)
+        for ident, until, period in known:
+            if until > now or ident in open_ueps or ident in meps:
+                self.presence.report(ident, period)
+        self.presence.hold()
+
+    # --- the broker ---------------------------------------------------------------
+    async def _up(self, session: Session) -> None:
+        for name in (names.HEARTBEATS, names.RESULTS):
+            await session.call(
+                "exchange_declare", exchange=name, exchange_type="topic", durable=True
+            )
+            await session.call("queue_declare", queue=name, durable=True)
+            await session.call("queue_bind", queue=name, exchange=name, routing_key="#")
+        self.presence.restart_clocks()
+        await self.relay.consume(session)
+        await self._consume_heartbeats(session)
+        try:
+            await self.relay.flush()
+            await self.dispatcher.flush()
+            for uep_id in await self.db.aread(taskstore.ueps_with_open_tasks):
+                if not self.presence.online(uep_id):
+                    self.reviver.gone(uep_id)
+        except StoreUnavailable as e:
+            raise BrokerDown(f"giving the connection up for now, {e}") from e
+
+    async def _consume_heartbeats(self, session: Session) -> None:
+        def deliver(tag: int, key: str, body: bytes) -> None:
+            self._heartbeat(key, body)
+            if channel.is_open:
+                channel.basic_ack(tag)
+
+        channel = await session.consume(names.HEARTBEATS, HEARTBEAT_PREFETCH, deliver)
+
+    def _down(self) -> None:
+        self.presence.hold()
+
+    def _heartbeat(self, key: str, body: bytes) -> None:
+        """One status report; ``key`` is the sender's id, which the broker has enforced."""
+        try:
+            report = message.unpack_status(body)
+        except WireError as e:
+            log.warning("dropping a status report of %s: %s", key, e)
+            return
+        if report.endpoint_id != key:
+            log.warning("dropping a status report of %s in the name of another", key)
+            return
+        error = report.global_state.get("error")
+        period = period_of(report.global_state)
+        if error is not None:
+            self.starts.failed(key, str(error))
+            self.presence.goodbye(key)
+            self.reviver.gone(key, str(error))
+        elif period is None:
+            self.presence.goodbye(key)
+        else:
+            self.presence.report(key, period)
+            self.starts.heard(key)
+        self._presence_log.add(None)
+
+    # --- presence -----------------------------------------------------------------
+    def _gone(self, ident: str) -> None:
+        log.info("endpoint %s is offline", ident)
+        self._presence_log.add(None)
+        self.reviver.gone(ident)
+
+    def _came(self, ident: str) -> None:
+        log.info("endpoint %s is online", ident)
+        self.reviver.online(ident)
+
+    async def _store_presence(self, _signals: list[None]) -> None:
+        changes = self.presence.take_changes()
+        if changes:
+            await self.db.awrite(registry.store_presence, changes)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            now = time.time()
+            try:
+                await self.db.awrite(taskstore.expire, now - self.settings.keep_results)
+                await self.db.awrite(accounts.purge_tokens, now)
+            except StoreUnavailable as e:
+                log.warning("housekeeping: %s", e)
+
+
+def _parameters(settings: Settings) -> pika.ConnectionParameters:
+    return pika.ConnectionParameters(
+        host=settings.broker_host,
+        port=settings.broker_port,
+        virtual_host=settings.public_broker.vhost,
+        credentials=pika.PlainCredentials(settings.broker_user, settings.broker_password),
+        heartbeat=30,
+        connection_attempts=1,
+        socket_timeout=10,
+        client_properties={"connection_name": "mepd-gateway"},
+    )

@@ -1,0 +1,164 @@
+"""A submission: checked, its user endpoint online, its tasks stored, then on their way."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from mepd.gateway import registry, taskstore
+from mepd.gateway.accounts import Caller
+from mepd.gateway.dispatch import declare_group_queue
+from mepd.gateway.failures import (
+    ApiError,
+    BrokerDown,
+    StartFailed,
+    forbidden,
+    invalid,
+    not_found,
+    unavailable,
+)
+from mepd.gateway.models import TASKS_MAX, SubmitBody
+from mepd.gateway.service import Service
+from mepd.gateway.starts import Uep, uep_of
+from mepd.gateway.taskstore import NewTask, Outgoing
+from mepd.gateway.uepid import uep_id
+from mepd.wire.start_request import USER_OPTS_MAX
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """``tasks``: function id -> task ids."""
+
+    group_id: str
+    tasks: dict[str, list[str]]
+
+
+def _check_size(body: SubmitBody) -> None:
+    count = sum(len(payloads) for payloads in body.tasks.values())
+    if count == 0:
+        raise invalid("no tasks")
+    if count > TASKS_MAX:
+        raise invalid(f"{count} tasks in one submission; at most {TASKS_MAX}")
+    for name in ("user_endpoint_config", "user_runtime"):
+        if len(json.dumps(getattr(body, name) or {})) > USER_OPTS_MAX:
+            raise invalid(f"{name} is larger than {USER_OPTS_MAX} bytes")
+
+
+def _check(
+    tx: Connection, caller: Caller, endpoint_id: str, body: SubmitBody
+) -> tuple[dict[str, Row[Any]], Row[Any] | None]:
+    """The functions by id, and the user endpoint's row if it is known. Raises ApiError."""
+    endpoint = registry.get_endpoint(tx, endpoint_id)
+    if endpoint is None or not registry.may_see(endpoint, caller.identity_id):
+        raise not_found("Endpoint", endpoint_id)
+    if not registry.may_submit(endpoint, caller.identity_id):
+        raise forbidden(f"Endpoint {endpoint_id} takes tasks of its owner only")
+    functions = registry.get_functions(tx, body.tasks, caller.identity_id)
+    for function_id in body.tasks:
+        if function_id not in functions:
+            raise not_found("Function", function_id)
+        allowed = endpoint.allowed_functions
+        if allowed is not None and function_id not in allowed:
+            raise ApiError(
+                403,
+                "FUNCTION_NOT_PERMITTED",
+                f"Function {function_id} not permitted on endpoint {endpoint_id}",
+            )
+    if body.task_group_id is not None:
+        group = taskstore.get_group(tx, body.task_group_id)
+        if group is not None and group.owner != caller.identity_id:
+            raise forbidden(f"Task group {body.task_group_id} belongs to another identity")
+    ident = uep_id(endpoint_id, caller.identity_id, body.user_endpoint_config or {})
+    row = registry.get_uep(tx, ident)
+    if row is not None and row.identity_id != caller.identity_id:
+        raise forbidden(f"User endpoint {ident} belongs to another identity")
+    return functions, row
+
+
+async def _uep(
+    service: Service, caller: Caller, endpoint_id: str, body: SubmitBody, row: Row[Any] | None
+) -> Uep:
+    """The user endpoint for this submission, remembered with its latest runtime."""
+    config, runtime = body.user_endpoint_config or {}, body.user_runtime or {}
+    if row is None or row.runtime != runtime:
+        ident = uep_id(endpoint_id, caller.identity_id, config)
+        row = await service.db.awrite(
+            registry.put_uep, ident, endpoint_id, caller.identity_id, config, runtime
+        )
+        if row is None:
+            raise forbidden(f"User endpoint {ident} belongs to another identity")
+    return uep_of(row)
+
+
+async def _await_online(service: Service, uep: Uep) -> None:
+    if service.presence.online(uep.id):
+        return
+    if service.starts.waiting >= service.settings.max_waiting:
+        raise ApiError(429, "TOO_MANY_REQUESTS", "Too many submissions are waiting", 5)
+    try:
+        await service.starts.ensure(uep)
+    except StartFailed as e:
+        raise invalid(str(e)) from None
+
+
+def _headers(function_id: str, task_id: str, body: SubmitBody) -> dict[str, Any]:
+    headers: dict[str, Any] = {"function_uuid": function_id, "task_uuid": task_id}
+    if body.resource_specification is not None:
+        headers["resource_specification"] = json.dumps(body.resource_specification)
+    if body.result_serializers is not None:
+        headers["result_serializers"] = body.result_serializers
+    return headers
+
+
+def _new_tasks(body: SubmitBody) -> list[NewTask]:
+    new = []
+    for function_id, payloads in body.tasks.items():
+        for payload in payloads:
+            ident = str(uuid.uuid4())
+            new.append(NewTask(ident, function_id, payload, _headers(function_id, ident, body)))
+    return new
+
+
+def _store(
+    tx: Connection, caller: Caller, group_id: str, queue: bool, uep: Uep, new: list[NewTask]
+) -> None:
+    group = taskstore.get_group(tx, group_id)
+    if group is not None and group.owner != caller.identity_id:
+        raise forbidden(f"Task group {group_id} belongs to another identity")
+    taskstore.put_group(tx, group_id, caller.identity_id, queue)
+    taskstore.add_tasks(tx, caller.identity_id, group_id, uep.endpoint_id, uep.id, new)
+
+
+async def submit(
+    service: Service, caller: Caller, endpoint_id: str, body: SubmitBody
+) -> Accepted:
+    """Raises ApiError; nothing of the tasks is stored then."""
+    _check_size(body)
+    functions, row = await service.db.aread(_check, caller, endpoint_id, body)
+    group_id = body.task_group_id or str(uuid.uuid4())
+    try:
+        if body.create_queue:
+            await declare_group_queue(service.link, group_id)
+        uep = await _uep(service, caller, endpoint_id, body, row)
+        await _await_online(service, uep)
+        if not service.link.connected:
+            raise BrokerDown("the broker is not connected")
+    except BrokerDown as e:
+        raise unavailable(str(e)) from None
+    new = _new_tasks(body)
+    async with service.locks[uep.id]:
+        await service.db.awrite(_store, caller, group_id, body.create_queue, uep, new)
+        service.dispatcher.send(
+            Outgoing(t.id, uep.id, functions[t.function_id].code + t.payload, t.headers)
+            for t in new
+        )
+    if not service.presence.online(uep.id):  # it left while the tasks were stored
+        service.reviver.gone(uep.id)
+    tasks: dict[str, list[str]] = {function_id: [] for function_id in body.tasks}
+    for task in new:
+        tasks[task.function_id].append(task.id)
+    return Accepted(group_id, tasks)

@@ -1,0 +1,202 @@
+"""Task groups, tasks and results in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, select, update
+
+from mepd.gateway.schema import DONE, SENT, STORED, functions, task_groups, tasks
+
+CHUNK = 500
+"""Ids in one IN (...): databases bound the number of parameters."""
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task to store: ``payload`` is the packed arguments, ``headers`` those of the message."""
+
+    id: str
+    function_id: str
+    payload: str
+    headers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A stored task on its way to the broker; ``buffer`` is function and arguments, packed."""
+
+    id: str
+    uep_id: str
+    buffer: str
+    headers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stored result on its way to its task group's queue; ``timestamp`` in seconds."""
+
+    id: str
+    group_id: str
+    body: bytes
+    timestamp: int
+
+
+def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+    rest = list(ids)
+    return (rest[i:i + CHUNK] for i in range(0, len(rest), CHUNK))
+
+
+def get_group(tx: Connection, ident: str) -> Row[Any] | None:
+    return tx.execute(select(task_groups).where(task_groups.c.id == ident)).first()
+
+
+def put_group(tx: Connection, ident: str, owner: str, queue: bool) -> None:
+    """Make the group, or give it its queue. The caller has checked the owner."""
+    row = get_group(tx, ident)
+    if row is None:
+        tx.execute(
+            task_groups.insert().values(
+                id=ident, owner=owner, has_queue=queue, created=time.time()
+            )
+        )
+    elif queue and not row.has_queue:
+        tx.execute(
+            update(task_groups).where(task_groups.c.id == ident).values(has_queue=True)
+        )
+
+
+def add_tasks(
+    tx: Connection, owner: str, group_id: str, endpoint_id: str, uep_id: str, new: list[NewTask]
+) -> None:
+    now = time.time()
+    tx.execute(
+        tasks.insert(),
+        [
+            {
+                "id": task.id,
+                "owner": owner,
+                "group_id": group_id,
+                "function_id": task.function_id,
+                "endpoint_id": endpoint_id,
+                "uep_id": uep_id,
+                "state": STORED,
+                "relayed": False,
+                "payload": task.payload,
+                "headers": task.headers,
+                "created": now,
+            }
+            for task in new
+        ],
+    )
+
+
+def unsent(tx: Connection) -> list[Outgoing]:
+    """The tasks that the broker has not confirmed, oldest first."""
+    query = select(
+        tasks.c.id, tasks.c.uep_id, tasks.c.payload, tasks.c.headers, functions.c.code
+    ).join(functions, functions.c.id == tasks.c.function_id)
+    query = query.where(tasks.c.state == STORED).order_by(tasks.c.created)
+    return [
+        Outgoing(row.id, row.uep_id, row.code + row.payload, row.headers)
+        for row in tx.execute(query)
+    ]
+
+
+def mark_sent(tx: Connection, ids: list[str]) -> None:
+    for chunk in chunks(ids):
+        match = tasks.c.id.in_(chunk) & (tasks.c.state == STORED)
+        tx.execute(update(tasks).where(match).values(state=SENT))
+
+
+def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finished]:
+    """Store results: (task id, id of the user endpoint that sent it, body).
+
+    A result for a task that is unknown, done, or another user endpoint's is dropped.
+    Returns what is new, for the relay.
+    """
+    now = time.time()
+    wanted: dict[str, tuple[str, bytes]] = {}
+    for task_id, uep_id, body in results:
+        wanted.setdefault(task_id, (uep_id, body))
+    fresh: list[Finished] = []
+    for chunk in chunks(wanted):
+        query = select(tasks.c.id, tasks.c.uep_id, tasks.c.group_id)
+        for row in tx.execute(query.where(tasks.c.id.in_(chunk), tasks.c.state != DONE)):
+            uep_id, body = wanted[row.id]
+            if row.uep_id == uep_id:
+                fresh.append(Finished(row.id, row.group_id, body, int(now)))
+    if fresh:
+        tx.execute(
+            update(tasks)
+            .where(tasks.c.id == bindparam("task_id"))
+            .values(state=DONE, finished=now, result=bindparam("new_result")),
+            [{"task_id": f.id, "new_result": f.body} for f in fresh],
+        )
+    return fresh
+
+
+def unrelayed(tx: Connection) -> list[Finished]:
+    query = select(tasks.c.id, tasks.c.group_id, tasks.c.result, tasks.c.finished)
+    query = query.where(tasks.c.state == DONE, tasks.c.relayed.is_(False))
+    return [
+        Finished(r.id, r.group_id, r.result, int(r.finished))
+        for r in tx.execute(query.order_by(tasks.c.finished))
+    ]
+
+
+def queued_groups(tx: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of the groups that have a queue."""
+    found: set[str] = set()
+    for chunk in chunks(set(ids)):
+        query = select(task_groups.c.id)
+        match = (task_groups.c.id.in_(chunk)) & task_groups.c.has_queue
+        found.update(row[0] for row in tx.execute(query.where(match)))
+    return found
+
+
+def mark_relayed(tx: Connection, ids: list[str]) -> None:
+    for chunk in chunks(ids):
+        tx.execute(update(tasks).where(tasks.c.id.in_(chunk)).values(relayed=True))
+
+
+def get_tasks(tx: Connection, ids: Iterable[str], owner: str) -> dict[str, Row[Any]]:
+    """Those of the tasks that are the owner's."""
+    found: dict[str, Row[Any]] = {}
+    for chunk in chunks(ids):
+        query = select(
+            tasks.c.id, tasks.c.state, tasks.c.result, tasks.c.finished, tasks.c.group_id
+        )
+        query = query.where(tasks.c.id.in_(chunk), tasks.c.owner == owner)
+        found.update({row.id: row for row in tx.execute(query)})
+    return found
+
+
+def group_tasks(tx: Connection, group_id: str) -> list[str]:
+    query = select(tasks.c.id).where(tasks.c.group_id == group_id).order_by(tasks.c.created)
+    return list(tx.execute(query).scalars())
+
+
+def open_tasks(tx: Connection, uep_id: str) -> list[str]:
+    """Ids of a user endpoint's tasks without result."""
+    query = select(tasks.c.id).where(tasks.c.uep_id == uep_id, tasks.c.state != DONE)
+    return list(tx.execute(query).scalars())
+
+
+def ueps_with_open_tasks(tx: Connection) -> list[str]:
+    query = select(tasks.c.uep_id).where(tasks.c.state != DONE).distinct()
+    return list(tx.execute(query).scalars())
+
+
+def counts(tx: Connection, endpoint_id: str) -> dict[int, int]:
+    """Number of an endpoint's tasks by state."""
+    query = select(tasks.c.state, func.count()).where(tasks.c.endpoint_id == endpoint_id)
+    return {row[0]: row[1] for row in tx.execute(query.group_by(tasks.c.state))}
+
+
+def expire(tx: Connection, before: float) -> None:
+    """Forget the tasks that finished before a time."""
+    tx.execute(tasks.delete().where(tasks.c.state == DONE, tasks.c.finished < before))
