@@ -11,18 +11,10 @@ from urllib.parse import unquote, urlsplit
 import pika
 from pika import exceptions
 
+from mepd.consumer.names import is_short_string
 from mepd.errors import WireError
 
 CONNECT_TIMEOUT_S = 10.0
-SHORT_STRING_MAX = 255
-
-
-def is_short_string(text: str) -> bool:
-    """Whether AMQP 0-9-1 can carry it as a name: UTF-8 of at most 255 bytes."""
-    try:
-        return len(text.encode("utf-8")) <= SHORT_STRING_MAX
-    except UnicodeEncodeError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,10 @@ class EndpointLink:
     # --- registering ------------------------------------------------------------------
     def _register(self) -> None:
         self._timer = None
-        threading.Thread(target=self._ask_service, name="register", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask_service, name="register", daemon=True).start()
+        except RuntimeError as e:  # out of processes
+            self._retry(f"cannot register: {e}")
 
     def _ask_service(self) -> None:
         """In a thread of its own: the service may take its time."""
@@ -121,21 +124,26 @@ class EndpointLink:
             send_notice=self.send_notice,
         )
         self._deliveries = deliveries
-        assert self._session is not None
-        fail = self._session.fail
-        channel.add_on_cancel_callback(
-            lambda _frame: fail("the broker cancelled the consumer: its queue is gone")
-        )
+        channel.add_on_cancel_callback(lambda _frame: self._cancelled())
         channel.basic_qos(
-            prefetch_count=PREFETCH,
-            callback=lambda _frame: channel.basic_consume(
-                queue,
-                on_message_callback=deliveries.receive,
-                callback=lambda _frame: self._online(),
-            ),
+            prefetch_count=PREFETCH, callback=lambda _frame: self._begin(channel, queue, deliveries)
         )
 
-    def _online(self) -> None:
+    def _begin(self, channel: Any, queue: str, deliveries: Deliveries) -> None:
+        if self._deliveries is deliveries and channel.is_open:
+            channel.basic_consume(
+                queue,
+                on_message_callback=deliveries.receive,
+                callback=lambda _frame: self._online(deliveries),
+            )
+
+    def _cancelled(self) -> None:
+        if self._session is not None:
+            self._session.fail("the broker cancelled the consumer: its queue is gone")
+
+    def _online(self, deliveries: Deliveries) -> None:
+        if self._deliveries is not deliveries:
+            return  # answered too late: the link is closed or has broken
         assert self._registration is not None
         self._online_since = time.monotonic()
         _log.info("endpoint %s listens for start requests", self.serve.name)

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,6 +145,8 @@ def run(sock: socket.socket) -> int:
 
     The level of the log is the one that this process has inherited. Returns the exit code.
     """
+    # A master that reads no log must not stall the heartbeats; the handler drops the line
+    os.set_blocking(sys.stderr.fileno(), False)
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     log.configure(TITLE, [log.JsonLineHandler()], level)
     # The links say in one line what pika says in ten

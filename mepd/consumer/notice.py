@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import collections
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mepd.consumer.broker import BrokerAddress, is_short_string, parse_url
+from mepd.consumer.broker import BrokerAddress, parse_url
+from mepd.consumer.names import is_short_string, is_uuid
 from mepd.consumer.publisher import Publisher
 from mepd.errors import WireError
 from mepd.wire.message import StatusReport, pack_status
 
 _log = logging.getLogger(__name__)
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 IN_FLIGHT_MAX = 8
 QUEUED_MAX = 1000
@@ -73,7 +72,7 @@ def write(notice: Notice) -> Letter:
         raise WireError("the endpoint has no broker yet")
     url, exchange, key = _heartbeat_texts(notice.amqp_creds)
     uep_id = notice.amqp_creds.get("endpoint_id")
-    if type(uep_id) is not str or _UUID.fullmatch(uep_id) is None:
+    if type(uep_id) is not str or not is_uuid(uep_id):
         raise WireError("the credentials name no endpoint")
     address = parse_url(url, notice.port)
     if address.place != notice.own.place or address.tls != notice.own.tls:

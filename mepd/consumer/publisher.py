@@ -46,8 +46,9 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, callback=lambda _frame: self._ready(channel))
 
     def _ready(self, channel: Any) -> None:
-        self._channel = channel
-        self._on_ready()
+        if self._session.usable:
+            self._channel = channel
+            self._on_ready()
 
     def _on_return(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
         # The broker sends it before the confirmation of the same message

@@ -15,7 +15,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from mepd.consumer.broker import is_short_string
+from mepd.consumer.names import is_short_string, is_uuid
 from mepd.errors import ServiceError, WireError
 from mepd.wire.framing import parse_json
 from mepd.wire.worker import ServeEndpoint
@@ -152,8 +152,11 @@ def _name(answer: dict[str, Any], *path: str) -> str:
 def read_registration(answer: dict[str, Any]) -> Registration:
     """Raises ServiceError naming the field that is missing."""
     publish = ("heartbeat_queue_info", "queue_publish_kwargs")
+    endpoint_id = _text(answer, "endpoint_id")
+    if not is_uuid(endpoint_id):
+        raise ServiceError("the service's answer has an impossible endpoint_id")
     return Registration(
-        endpoint_id=_text(answer, "endpoint_id"),
+        endpoint_id=endpoint_id,
         command_queue=_name(answer, "command_queue_info", "queue"),
         heartbeat_exchange=_name(answer, *publish, "exchange"),
         heartbeat_routing_key=_name(answer, *publish, "routing_key"),

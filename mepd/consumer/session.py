@@ -45,7 +45,7 @@ class Session:
                 on_close_callback=self._gone,
                 custom_ioloop=loop,
             )
-        except (OSError, ValueError, TypeError) as e:
+        except (OSError, ValueError, TypeError, RuntimeError) as e:
             # Told from the loop: no callback before the constructor has returned
             loop.call_later(0, lambda error=e: self._gone(None, error))
 

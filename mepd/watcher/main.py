@@ -118,7 +118,7 @@ def run(sock: socket.socket, plan: WatchPlan, drop: Callable[[], None]) -> int:
             threading.Thread(target=_tell_changes, args=(notify, master), daemon=True).start()
         master.send(Ready())
         return _answer(master)
-    except BrokenPipeError:
+    except ConnectionError:
         return os.EX_OK
     except WireError as e:
         _log.critical("the master's message is unusable: %s", e)

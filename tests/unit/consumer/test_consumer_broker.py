@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
-from mepd.consumer.broker import BrokerAddress, describe, is_short_string, parameters, parse_url
+from mepd.consumer.broker import BrokerAddress, describe, parameters, parse_url
+from mepd.consumer.names import is_short_string, is_uuid
 from mepd.errors import WireError
 
 
@@ -69,6 +70,12 @@ def test_short_strings() -> None:
     assert is_short_string("\u00e9" * 127)
     assert not is_short_string("\u00e9" * 128)
     assert not is_short_string("\ud800")
+
+
+def test_uuids() -> None:
+    assert is_uuid("00000000-0000-0000-0000-000000000001")
+    assert not is_uuid("00000000-0000-0000-0000-000000000001\n")
+    assert not is_uuid("../x")
 
 
 def test_reasons_are_dug_out() -> None:
