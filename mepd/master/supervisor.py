@@ -18,7 +18,7 @@ from mepd.config import ini, logindefs
 from mepd.config.launchplan import AccountPolicy
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.config.watchplan import WatchPlan
-from mepd.errors import ConfigError
+from mepd.errors import ConfigError, ControlError
 from mepd.master import control, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
@@ -221,12 +221,26 @@ class Supervisor:
                 self._reloader.reread(endpoint)
                 continue
             try:
-                snapshot = read_endpoint(name, section.directory, self.starts.rules.privileged)
+                self._add_endpoint(name, section.directory)
             except (ConfigError, OSError) as e:
                 log.error("endpoint %s is not started -- %s", name, e)
-                continue
-            self.endpoints[name] = Endpoint(snapshot, snapshot.endpoint_id)
-            self._serve(self.endpoints[name])
+        self._watcher.restart()
+
+    def _add_endpoint(self, name: str, directory: Path) -> None:
+        """Raises ConfigError or OSError."""
+        snapshot = read_endpoint(name, directory, self.starts.rules.privileged)
+        self.endpoints[name] = Endpoint(snapshot, snapshot.endpoint_id)
+        self._serve(self.endpoints[name])
+
+    def start_endpoint(self, name: str, directory: Path) -> None:
+        """Serve a folder that the configuration does not name. Raises ControlError."""
+        endpoint = self.endpoints.get(name)
+        if endpoint is not None and not endpoint.draining:
+            raise ControlError(f"endpoint {name} is served already", os.EX_UNAVAILABLE)
+        try:
+            self._add_endpoint(name, directory)
+        except (ConfigError, OSError) as e:
+            raise ControlError(str(e), os.EX_CONFIG) from None
         self._watcher.restart()
 
     # --- workers ----------------------------------------------------------------------

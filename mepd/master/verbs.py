@@ -10,6 +10,7 @@ import os
 import pwd
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import mepd
@@ -35,6 +36,8 @@ class Commander(Protocol):
     def reload(self) -> None: ...
 
     def shutdown(self, signum: int) -> None: ...
+
+    def start_endpoint(self, name: str, directory: Path) -> None: ...
 
 
 def is_administrator(peer: Peer, group: int | None) -> bool:
@@ -77,6 +80,7 @@ class Verbs:
             "kill": (False, self._kill),
             "reload": (True, self._reload),
             "shutdown": (True, self._shutdown),
+            "start": (True, self._start),
         }
 
     def handle(self, peer: Peer, verb: str, args: dict[str, Any]) -> Any:
@@ -146,6 +150,14 @@ class Verbs:
     def _reload(self, _peer: Peer, _administrator: bool, args: dict[str, Any]) -> Any:
         _known(args)
         self._c.reload()
+        return {}
+
+    def _start(self, _peer: Peer, _administrator: bool, args: dict[str, Any]) -> Any:
+        _known(args, "name", "directory")
+        name, directory = _text(args, "name"), _text(args, "directory")
+        if not name or not directory or not directory.startswith("/"):
+            raise ControlError("start needs a name and an absolute directory", os.EX_USAGE)
+        self._c.start_endpoint(name, Path(directory))
         return {}
 
     def _shutdown(self, _peer: Peer, _administrator: bool, args: dict[str, Any]) -> Any:

@@ -1,0 +1,1 @@
+"""mepctl, as whoever calls it."""
