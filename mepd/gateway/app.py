@@ -107,7 +107,8 @@ def create_app(service: Service) -> FastAPI:
         """The process lives; whether it has its broker."""
         return {"status": "ok", "broker": service.link.connected}
 
-    app.add_middleware(BodyLimit, limit=service.settings.body_max)
+    settings = service.settings
+    app.add_middleware(BodyLimit, limit=settings.body_max, timeout=settings.body_timeout)
     app.add_middleware(Guard)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(routes_oauth.OAuthError, _oauth_error)

@@ -27,6 +27,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "max_waiting": int,
     "token_lifetime": (int, float),
     "body_max": int,
+    "body_timeout": (int, float),
     "broker_auth_from": list,
 }
 _BROKER_KEYS: dict[str, type | tuple[type, ...]] = {
@@ -59,6 +60,7 @@ class Settings:
     max_waiting: int = 1000
     token_lifetime: float = 48 * 3600.0
     body_max: int = 10 * 1024 * 1024
+    body_timeout: float = 30.0
     broker_auth_from: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
@@ -144,6 +146,7 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
             "max_waiting",
             "token_lifetime",
             "body_max",
+            "body_timeout",
         )
         if key in document
     }

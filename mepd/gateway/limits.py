@@ -9,16 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mepd.gateway.failures import ApiError, malformed
 
-BODY_TIMEOUT_S = 30.0
-
 
 class BodyLimit:
-    """Reads each body whole, at most ``limit`` bytes in BODY_TIMEOUT_S seconds.
+    """Reads each body whole, at most ``limit`` bytes in ``timeout`` seconds.
 
     Compressed bodies are refused: no client of this API sends them.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, timeout: float = BODY_TIMEOUT_S) -> None:
+    def __init__(self, app: ASGIApp, limit: int, timeout: float) -> None:
         self._app = app
         self._limit = limit
         self._timeout = timeout
@@ -42,7 +40,7 @@ class BodyLimit:
 
     def _check_headers(self, headers: dict[bytes, bytes]) -> None:
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise ApiError(415, "UNSUPPORTED_ENCODING", "Compressed bodies are not accepted")
+            raise malformed("Compressed bodies are not accepted")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise malformed("Content-Length is no number")

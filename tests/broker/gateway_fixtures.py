@@ -135,6 +135,11 @@ class Site:
         if wait:
             poll(self.connected, "gateway with broker")
 
+    @property
+    def pid(self) -> int:
+        assert self._gateway is not None
+        return self._gateway.pid
+
     def connected(self) -> bool:
         assert self._gateway is not None and self._gateway.poll() is None, self.log()
         try:
@@ -177,6 +182,19 @@ class User:
             method, self.site.url + path, json=body, headers=headers, timeout=90, **kwargs
         )
 
+    def submit(self, mep: FakeMep, tasks: dict[str, list[str]], **more: Any) -> requests.Response:
+        return self.call("POST", f"/v3/endpoints/{mep.id}/submit", {"tasks": tasks, **more})
+
+    def statuses(self, task_ids: list[str]) -> dict[str, dict[str, Any]]:
+        answer = self.call("POST", "/v2/batch_status", {"task_ids": task_ids})
+        assert answer.status_code == 200, answer.text
+        results: dict[str, dict[str, Any]] = answer.json()["results"]
+        return results
+
+    def finished(self, task_ids: list[str], status: str = "success") -> bool:
+        found = self.statuses(task_ids)
+        return len(found) == len(task_ids) and all(t["status"] == status for t in found.values())
+
     def register(self, function: Callable[..., Any], **more: Any) -> str:
         serde = ComputeSerializer()
         code = serde.pack_buffers([serde.serialize(function)])
@@ -201,6 +219,7 @@ class FakeUep(threading.Thread):
         self.creds = creds
         self.id = creds["endpoint_id"]
         self.hold = hold
+        self.period = 30.0
         self.done: list[str] = []
         self.seen: list[dict[str, Any]] = []
         self._end = threading.Event()
@@ -218,11 +237,13 @@ class FakeUep(threading.Thread):
         for other in ("result_queue_info", "heartbeat_queue_info"):  # as the peer does
             channel.exchange_declare(self.creds[other]["exchange"], passive=True)
             channel.queue_declare(self.creds[other]["queue"], passive=True)
-        self.report(channel, {"heartbeat_period": 30.0, "active": True})
+        self.report(channel, {"heartbeat_period": self.period, "active": True})
         for method, properties, body in channel.consume(info["queue"], inactivity_timeout=0.02):
+            while method and self.hold and not self.hold.is_set() and not self._end.is_set():
+                connection.sleep(0.02)
             if self._end.is_set():
                 break
-            if method is not None and (self.hold is None or self.hold.is_set()):
+            if method is not None:
                 self.seen.append(dict(properties.headers))
                 self.publish(channel, "result_queue_info", self.execute(body))
                 channel.basic_ack(method.delivery_tag)
@@ -252,6 +273,7 @@ class FakeUep(threading.Thread):
         return message.pack_result(result)
 
     def stop(self, goodbye: bool = True) -> None:
+        """Without goodbye: as one that was killed."""
         self._goodbye = goodbye
         self._end.set()
         self.join(20)
@@ -272,10 +294,15 @@ class FakeMep(threading.Thread):
         self.requests: list[Any] = []
         self.ueps: list[FakeUep] = []
         self.hold: threading.Event | None = None
+        self.uep_period = 30.0
         self.react: Callable[[Any], str | None] = lambda _request: None
         self._end = threading.Event()
 
     def run(self) -> None:
+        with contextlib.suppress(AMQPError, OSError):
+            self._serve()
+
+    def _serve(self) -> None:
         info = self.info["command_queue_info"]
         connection = pika.BlockingConnection(pika.URLParameters(info["connection_url"]))
         channel = connection.channel()
@@ -298,6 +325,7 @@ class FakeMep(threading.Thread):
         error = self.react(request)
         if error is None:
             uep = FakeUep(request.amqp_creds, self.hold)
+            uep.period = self.uep_period
             self.ueps.append(uep)
             uep.start()
         elif error:

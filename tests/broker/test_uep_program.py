@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -427,3 +428,41 @@ def test_heavy_modules_stay_out_of_the_uep() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout == "[]\n", found
+
+
+def test_ssl_is_there_when_a_url_wants_it() -> None:
+    code = (
+        "import sys; from mepd.uep.amqp import URLParameters;"
+        "URLParameters('amqp://h/'); assert '_ssl' not in sys.modules;"
+        "p = URLParameters('amqps://h/'); import ssl, pika.connection;"
+        "assert isinstance(p.ssl_options.context, ssl.SSLContext);"
+        "assert pika.connection.ssl.SSLContext is ssl.SSLContext; print('fine')"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "fine\n", found
+
+
+def test_R1_dies_with_its_parent(service: Service, tmp_path: Path) -> None:
+    """Without a notify socket too: a parent killed by SIGKILL leaves nothing behind."""
+    document = {"amqp_creds": service.creds(), "config": json.dumps(THREADS), "ep_info": {}}
+    program = [sys.executable, "-P", "-m", "mepd.uep.main", "start", service.name]
+    parent = (
+        "import subprocess, sys, os;"
+        f"p = subprocess.Popen({[*program, '--die-with-parent']!r}, stdin=subprocess.PIPE);"
+        f"p.stdin.write({json.dumps(document).encode()!r}); p.stdin.close();"
+        "print(p.pid, flush=True); p.wait()"
+    )
+    begun = tmp_path / "begun"
+    service.send(naps, str(begun), 600)
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdout=subprocess.PIPE,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        until(begun.exists, "the task to begin")
+        family = [pid, *(c.pid for c in psutil.Process(pid).children(recursive=True))]
+        assert len(family) >= 2
+        process.kill()
+        until(lambda: gone(*family), "the UEP and its worker to die", 2.0)
