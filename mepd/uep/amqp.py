@@ -48,13 +48,24 @@ from pika.exceptions import (  # noqa: E402
     ProbableAuthenticationError,
 )
 
+
+class Connection(SelectConnection):  # type: ignore[misc]
+    """Sends the frames of one message in one piece; pika makes a system call of each.
+
+    Should a later pika not call this method, it sends as it sees fit.
+    """
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        super()._output_marshaled_frames([b"".join(marshaled_frames)])
+
+
 __all__ = [
     "AMQPError",
     "BasicProperties",
     "Channel",
+    "Connection",
     "IOLoop",
     "ProbableAccessDeniedError",
     "ProbableAuthenticationError",
-    "SelectConnection",
     "URLParameters",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ from mepd.uep.config import UepConfig
 from mepd.uep.document import Document, check_creds
 from mepd.uep.engines.base import EngineContext
 from mepd.uep.engines.registry import make
+from mepd.uep.idletimer import IdleTimer
 from mepd.uep.journal import Journal
 from mepd.uep.notify import Notify
 from mepd.uep.refusal import report_failure
+from mepd.uep.reporter import Reporter, status_message, title_state
 from mepd.uep.results import ResultStore
 from mepd.uep.signals import Signals
 from mepd.uep.snippet import Snippet
 from mepd.uep.tasks import TaskDesk, TaskPolicy
-from mepd.uep.title import activity, title
-from mepd.wire.message import StatusReport, pack_status
-from mepd.wire.stages import ActivityReport
+from mepd.uep.title import title
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ FINISH_TIME = 1.0
 """Seconds that running tasks are given to finish after the order to stop."""
 SETTLE_TIME = 2.0
 """Seconds to wait for the broker's confirms, and again for its goodbye."""
-REPORT_EVERY = 1.0
 PREFETCH_SPARE = 64
 """Tasks to hold beyond those running and next, while confirms are on their way."""
 JOURNAL = "tasks.journal"
@@ -57,11 +55,7 @@ class Endpoint:
         self._user = user
         self._document = document
         self._config = config
-        self._set_title = set_title
         self._loop = IOLoop()
-        self._limits = idle.IdleLimits(
-            config.heartbeat_period, config.idle_soft, config.idle_hard
-        )
         allowed = document.allowed_functions
         if allowed is None:
             allowed = config.allowed_functions
@@ -78,19 +72,24 @@ class Endpoint:
         self._broker = self._make_broker()
         self._desk.attach(self._engine, self._broker)
         self._signals = Signals(self._loop, self._on_signal, self._on_child)
-        self._notify: Notify | None = None
+        self._reporter = Reporter(
+            self._loop,
+            config,
+            self._engine,
+            lambda: self._desk.movement,
+            title_state(user, name, set_title),
+        )
         if document.notify_fd is not None:
-            self._notify = Notify(
+            self._reporter.notify = Notify(
                 self._loop, document.notify_fd, self._on_credentials, self._on_gone
             )
+        self._idle = IdleTimer(
+            self._loop, self._reporter.limits, lambda: self._desk.movement, self._on_idle
+        )
         self._snippet: Snippet | None = None
-        self._ready = False
         self._stopping = False
         self._halted = False
         self._closing = False
-        self._last_report = 0.0
-        self._report_timer: object | None = None
-        self._idle_timer: tuple[float, object] | None = None
         self._exit_code = os.EX_OK
 
     def _make_broker(self) -> Broker:
@@ -109,7 +108,7 @@ class Endpoint:
 
     # --- start ------------------------------------------------------------------------
     def run(self) -> int:
-        self._set_title(title(self._user, self._name, "starting"))
+        self._reporter.report()
         if self._config.endpoint_setup:
             setup = self._config.endpoint_setup
             self._snippet = Snippet("endpoint_setup", setup, self._on_setup)
@@ -139,18 +138,18 @@ class Endpoint:
         self._broker.start()
 
     def _on_ready(self) -> None:
-        self._ready = True
+        self._reporter.ready = True
         log.info("ready: %s", self._name)
         self._beat()
-        self._arm_idle()
+        self._idle.arm()
 
     def _on_refused(self, text: str) -> None:
-        if not self._ready:
+        if not self._reporter.ready:
             log.critical("the broker refuses the credentials: %s", text)
             self._engine.stop()
             self._leave(os.EX_UNAVAILABLE)
 
-    # --- heartbeats and reports -------------------------------------------------------
+    # --- heartbeats, movement ---------------------------------------------------------
     def _beat(self) -> None:
         if self._stopping:
             return
@@ -158,87 +157,25 @@ class Endpoint:
         self._broker.check()
         self._desk.send_stored()
         self._publish_status(active=True)
-        self._report()
+        self._reporter.report()
 
     def _publish_status(self, active: bool) -> None:
-        state: dict[str, Any] = {
-            **self._engine.status(),
-            **self._document.ep_info,
-            "posix_username": self._user,
-            "posix_uid": os.getuid(),
-            "posix_gid": os.getgid(),
-            "posix_pid": os.getpid(),
-            "display_name": self._config.display_name,
-            "heartbeat_period": self._config.heartbeat_period if active else 0,
-            "active": active,
-        }
-        self._broker.publish_status(pack_status(StatusReport(self._document.endpoint_id, state)))
-
-    def _report(self) -> None:
-        """Tell mepd and ps(1) where we are."""
-        self._last_report = now = time.monotonic()
-        moved = self._desk.movement
-        state = "stopping"
-        if not self._stopping:
-            beats = idle.beats(self._limits, moved, now)
-            state = activity(
-                self._engine.running, moved.outstanding, moved.done, beats, self._limits.soft
+        self._broker.publish_status(
+            status_message(
+                self._document, self._config, self._user, self._engine.status(), active
             )
-        self._set_title(title(self._user, self._name, state))
-        if self._notify is not None and (self._ready or self._stopping):
-            self._notify.report(
-                ActivityReport(
-                    received=moved.received,
-                    outstanding=moved.outstanding,
-                    done=moved.done,
-                    last_move=max(0.0, now - moved.last_move),
-                    soft=self._limits.soft,
-                    hard=self._limits.hard,
-                    heartbeat_period=self._config.heartbeat_period,
-                    closing=self._stopping,
-                )
-            )
+        )
 
     def _moved(self) -> None:
-        """A task or result has moved: report it, at most once in REPORT_EVERY seconds."""
-        if self._stopping:
-            if not self._engine.running:
-                self._halt()
-            return
-        if self._report_timer is None:
-            wait = max(0.0, self._last_report + REPORT_EVERY - time.monotonic())
-            self._report_timer = self._loop.call_later(wait, self._report_movement)
-        if not self._desk.movement.outstanding:
-            self._arm_idle()
-
-    def _report_movement(self) -> None:
-        self._report_timer = None
         if not self._stopping:
-            self._report()
+            self._reporter.moved()
+            if not self._desk.movement.outstanding:
+                self._idle.arm()
+        elif not self._engine.running:
+            self._halt()
 
-    # --- idleness ---------------------------------------------------------------------
-    def _arm_idle(self) -> None:
-        """Have a timer no later than the deadline; one that is early looks again."""
-        found = idle.deadline(self._limits, self._desk.movement)
-        if found is None or self._stopping:
-            return
-        when = found[0]
-        if self._idle_timer is not None:
-            if self._idle_timer[0] <= when:
-                return
-            self._loop.remove_timeout(self._idle_timer[1])
-        wait = max(0.0, when - time.monotonic())
-        self._idle_timer = (when, self._loop.call_later(wait, self._on_idle_timer))
-
-    def _on_idle_timer(self) -> None:
-        self._idle_timer = None
-        found = idle.deadline(self._limits, self._desk.movement)
-        if found is None or self._stopping:
-            return
-        when, limit = found
-        if time.monotonic() < when:
-            self._arm_idle()
-        elif limit is idle.Limit.SOFT:
+    def _on_idle(self, limit: idle.Limit) -> None:
+        if limit is idle.Limit.SOFT:
             self._stop("Idle heartbeats reached.  (idle_heartbeats_soft)")
         else:
             self._stop("Shutting down due to idle heartbeats HARD limit.", finish=0.0)
@@ -275,7 +212,8 @@ class Endpoint:
             self._snippet.kill()
         self._broker.stop_consuming()
         self._desk.release_waiting()
-        self._report()
+        self._reporter.closing = True
+        self._reporter.report()
         if self._engine.running and finish:
             self._loop.call_later(finish, self._halt)
         else:
@@ -306,8 +244,7 @@ class Endpoint:
 
     def _on_closed(self) -> None:
         teardown = self._config.endpoint_teardown
-        if self._snippet is None and teardown and self._ready:
-            self._ready = False
+        if self._snippet is None and teardown and self._reporter.ready:
             self._snippet = Snippet("endpoint_teardown", teardown, lambda _s: self._leave(0))
         elif self._snippet is None or self._snippet.name != "endpoint_teardown":
             self._leave(os.EX_OK)

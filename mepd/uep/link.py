@@ -10,10 +10,10 @@ from mepd.uep import backoff
 from mepd.uep.amqp import (
     AMQPError,
     Channel,
+    Connection,
     IOLoop,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
-    SelectConnection,
     URLParameters,
 )
 
@@ -70,7 +70,7 @@ class Link:
         self._roles = tuple(roles)
         self._port = port
         self._on_refused = on_refused
-        self._connection: SelectConnection | None = None
+        self._connection: Connection | None = None
         self._channels: dict[str, Channel] = {}
         self._failures = 0
         self._channel_failures: dict[str, int] = {}
@@ -91,7 +91,7 @@ class Link:
             params.port = self._port
         params.socket_timeout = CONNECT_TIMEOUT
         params.stack_timeout = CONNECT_TIMEOUT
-        self._connection = SelectConnection(
+        self._connection = Connection(
             params,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
@@ -116,7 +116,7 @@ class Link:
         log.warning("broker: %s; next attempt in %.1f s", text, wait)
         self._timer = self._loop.call_later(wait, self.start)
 
-    def _on_open_error(self, connection: SelectConnection, error: Any) -> None:
+    def _on_open_error(self, connection: Connection, error: Any) -> None:
         if connection is not self._connection:
             return
         text = f"cannot connect: {cause(error)}"
@@ -124,12 +124,12 @@ class Link:
         if refused(error):
             self._on_refused(text)
 
-    def _on_open(self, connection: SelectConnection) -> None:
+    def _on_open(self, connection: Connection) -> None:
         if connection is self._connection:
             for role in self._roles:
                 self._open_channel(role)
 
-    def _on_close(self, connection: SelectConnection, error: Any) -> None:
+    def _on_close(self, connection: Connection, error: Any) -> None:
         if connection is not self._connection:
             return
         self._drop_all()

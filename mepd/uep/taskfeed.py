@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,21 @@ class Token:
 Deliver = Callable[[Token, dict[str, Any], bytes], None]
 
 
+def ack_calls(unacked: dict[int, None], tags: list[int]) -> list[tuple[int, bool]]:
+    """The fewest acks, as (tag, multiple), for ``tags``, which leave ``unacked``.
+
+    ``unacked`` holds the tags of all unacknowledged deliveries, in order.
+    """
+    settled = set(tags)
+    oldest = list(itertools.takewhile(settled.__contains__, unacked))
+    oldest_set = set(oldest)
+    rest = [t for t in tags if t in unacked and t not in oldest_set]
+    for tag in (*oldest, *rest):
+        del unacked[tag]
+    calls = [(oldest[-1], len(oldest) > 1)] if oldest else []
+    return calls + [(tag, False) for tag in rest]
+
+
 class TaskFeed:
     """One channel that consumes the task queue, alone, with at most ``prefetch`` unacked."""
 
@@ -42,6 +58,7 @@ class TaskFeed:
         self._consumer = ""
         self._registered = False
         self._generation = 0
+        self._unacked: dict[int, None] = {}
 
     @property
     def up(self) -> bool:
@@ -58,6 +75,7 @@ class TaskFeed:
         def message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             if generation == self._generation and self._consumer:
                 token = Token(generation, method.delivery_tag)
+                self._unacked[token.tag] = None
                 self._deliver(token, properties.headers or {}, body)
 
         def consuming(_frame: Any) -> None:
@@ -75,6 +93,7 @@ class TaskFeed:
         self._channel = None
         self._consumer = ""
         self._registered = False
+        self._unacked.clear()
 
     def _on_cancel(self, _frame: Any) -> None:
         """The broker ended the consumer: the queue is gone. A new channel tries again."""
@@ -87,10 +106,10 @@ class TaskFeed:
         """Acknowledge deliveries; those of an earlier channel are the broker's again."""
         if self._channel is None or not self._channel.is_open:
             return
+        tags = [t.tag for t in tokens if t.generation == self._generation]
         try:
-            for token in tokens:
-                if token.generation == self._generation:
-                    self._channel.basic_ack(token.tag)
+            for tag, multiple in ack_calls(self._unacked, tags):
+                self._channel.basic_ack(tag, multiple)
         except AMQPError as e:
             log.warning("tasks: cannot acknowledge: %s", type(e).__name__)
 

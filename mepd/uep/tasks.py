@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,12 +20,10 @@ from mepd.uep.idle import Movement
 from mepd.uep.journal import Journal, Past
 from mepd.uep.results import ResultStore
 from mepd.uep.taskfeed import Token
-from mepd.wire.framing import parse_json
-from mepd.wire.message import unpack_task
+from mepd.uep.taskheaders import read_headers, task_id_of
 
 log = logging.getLogger(__name__)
 
-_TASK_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ALERT_EVERY = 60.0
 
 
@@ -49,50 +46,6 @@ def decide(known: bool, stored: bool, past: Past, retry_lost: bool) -> Action:
     if past is Past.FINISHED:
         return Action.ACK
     return Action.LOST if past is Past.BEGUN and not retry_lost else Action.RUN
-
-
-@dataclass(frozen=True)
-class TaskHeaders:
-    """The AMQP headers of a task."""
-
-    task_id: str
-    function_id: str
-    serializers: tuple[str, ...]
-    resources: dict[str, Any]
-
-
-def _resources(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = parse_json(value)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise WireError("resource_specification is no object")
-    return value
-
-
-def task_id_of(headers: dict[str, Any], body: bytes) -> str:
-    """The task's id from its headers, else from its body. Raises WireError."""
-    value = headers.get("task_uuid")
-    if value is None:
-        value = unpack_task(body).task_id
-    if not isinstance(value, str) or not _TASK_ID.fullmatch(value.lower()):
-        raise WireError("task_uuid is no UUID")
-    return value.lower()
-
-
-def read_headers(task_id: str, headers: dict[str, Any]) -> TaskHeaders:
-    """Raises WireError naming the header at fault."""
-    function_id = headers.get("function_uuid") or ""
-    serializers = headers.get("result_serializers") or []
-    if not isinstance(function_id, str):
-        raise WireError("function_uuid is no string")
-    if isinstance(serializers, str):
-        serializers = parse_json(serializers) or []
-    if not isinstance(serializers, list) or any(type(s) is not str for s in serializers):
-        raise WireError("result_serializers is no list of strings")
-    resources = _resources(headers.get("resource_specification"))
-    return TaskHeaders(task_id, function_id.lower(), tuple(serializers), resources)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Engine(Protocol):
         """How many tasks it is running."""
 
     def start(self) -> None:
-        """Make ready in the background. Raises OSError if that cannot even begin."""
+        """Make ready in the background."""
 
     def refusal(self, resources: dict[str, Any]) -> str | None:
         """Why it cannot serve a resource specification; None if it can."""

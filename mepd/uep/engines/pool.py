@@ -67,7 +67,7 @@ class PoolEngine:
         return sum(len(w.tasks) for w in self._workers)
 
     def start(self) -> None:
-        self._start_worker()
+        self._dispatch()
 
     def refusal(self, resources: dict[str, Any]) -> str | None:
         if not resources:

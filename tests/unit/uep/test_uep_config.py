@@ -53,7 +53,8 @@ def test_empty_values_of_a_template_are_defaults() -> None:
 
 
 def test_max_workers_per_node_counts_where_max_workers_is_missing() -> None:
-    assert parse("engine: {type: ThreadPoolEngine, max_workers_per_node: 7}").engine.max_workers == 7
+    config = parse("engine: {type: ThreadPoolEngine, max_workers_per_node: 7}")
+    assert config.engine.max_workers == 7
 
 
 def test_keys_of_the_peer_are_accepted_and_named() -> None:
@@ -74,7 +75,7 @@ def test_idle_limits(soft: int, hard: int, wanted: tuple[int, int]) -> None:
     [
         ("", ["no YAML mapping"]),
         ("a: [", ["not YAML", "line "]),
-        ("engine: {type: ThreadPoolEngine}\nheartbeet_period: 3", ["heartbeet_period", "'heartbeat_period'"]),
+        (POOL + "heartbeet_period: 3", ["heartbeet_period", "'heartbeat_period'"]),
         ("heartbeat_period: 3", ["engine: missing"]),
         ("engine: {max_workers: 3}", ["engine.type: missing"]),
         ("engine: {type: TreadPoolEngine}", ["'TreadPoolEngine'", "'ThreadPoolEngine'"]),

@@ -19,6 +19,7 @@ from mepd.uep.engines.pool import BACKOFF_MAX, restart_delay, workers_wanted
 from mepd.uep.link import cause
 from mepd.uep.main import user_folder
 from mepd.uep.refusal import error_state
+from mepd.uep.taskfeed import ack_calls
 from mepd.wire.message import unpack_result
 
 SECRET = "amqp://user:s3cret@broker/"
@@ -136,7 +137,11 @@ def test_workers_wanted(waiting: int, starting: int, alive: int, most: int, want
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(3, "exited with code 3"), (-signal.SIGSEGV, "SIGSEGV"), (-signal.SIGKILL, "SIGKILL, perhaps")],
+    [
+        (3, "exited with code 3"),
+        (-signal.SIGSEGV, "SIGSEGV"),
+        (-signal.SIGKILL, "SIGKILL, perhaps"),
+    ],
 )
 def test_lost_worker_says_how(status: int, words: str) -> None:
     assert words in failures.lost_worker(status)
@@ -165,3 +170,20 @@ def test_bad_endpoint_names(name: str) -> None:
 
     with pytest.raises(ConfigError):
         user_folder(name)
+
+
+@pytest.mark.parametrize(
+    ("unacked", "tags", "calls", "left"),
+    [
+        ([1], [1], [(1, False)], []),
+        ([1, 2, 3], [1, 2, 3], [(3, True)], []),
+        ([1, 2, 3, 4], [4, 1, 2], [(2, True), (4, False)], [3]),
+        ([1, 2, 3], [3, 2], [(3, False), (2, False)], [1]),
+        ([5], [4], [], [5]),
+    ],
+)
+def test_ack_calls(
+    unacked: list[int], tags: list[int], calls: list[tuple[int, bool]], left: list[int]
+) -> None:
+    held = dict.fromkeys(unacked)
+    assert ack_calls(held, tags) == calls and list(held) == left
