@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Reloader:
             self._refused(endpoint, str(e))
             return
         endpoint.error = ""
-        if new == old:
-            return
+        if replace(new, endpoint_id=old.endpoint_id) == old:
+            return  # endpoint.json is the master's own
         endpoint.snapshot = new
         log.info("Configuration of endpoint %s changed: in force from the next start", old.name)
         self._swapped(endpoint)

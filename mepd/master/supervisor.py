@@ -301,7 +301,6 @@ class Supervisor:
             endpoint.online, endpoint.reason = message.online, message.reason
         elif isinstance(message, wire.RegistrationFailed):
             endpoint.online, endpoint.reason = False, message.reason
-            log.error("endpoint %s is not registered: %s", name, message.reason)
         elif isinstance(message, wire.RequestRefused):
             endpoint.failures += 1
 
