@@ -1,48 +1,11 @@
-"""The one import of pika, without the parts that this program seldom or never uses.
-
-pika/__init__ loads every adapter and ssl; asyncio alone would cost a third of this
-program's start and three megabytes, ssl another four. The blocking and asyncio adapters
-are left out, and ssl is loaded when it is first touched, by an amqps URL.
-"""
+"""The one import of pika."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
-from typing import Any
-
-
-class _LateSsl(types.ModuleType):
-    """Stands for ssl until TLS is wanted, then holds all that ssl holds.
-
-    A plain connection asks only whether its absent context is an SSLContext.
-    """
-
-    SSLContext: Any = type("SSLContext", (), {})
-
-    def __getattr__(self, attribute: str) -> Any:
-        sys.modules.pop("ssl", None)
-        self.__dict__.update(vars(importlib.import_module("ssl")))
-        return self.__dict__[attribute]
-
-
-def _absent(name: str, attribute: str) -> None:
-    """Have an import of ``attribute`` from ``name`` succeed without loading it."""
-    module = types.ModuleType(name)
-    setattr(module, attribute, type(attribute, (), {}))
-    sys.modules[name] = module
-
-
-if "pika" not in sys.modules:
-    sys.modules.setdefault("ssl", _LateSsl("ssl"))
-    _absent("pika.adapters.asyncio_connection", "AsyncioConnection")
-    _absent("pika.adapters.blocking_connection", "BlockingConnection")
-
-from pika import BasicProperties, SelectConnection, URLParameters  # noqa: E402
-from pika.adapters.select_connection import IOLoop  # noqa: E402
-from pika.channel import Channel  # noqa: E402
-from pika.exceptions import (  # noqa: E402
+from pika import BasicProperties, SelectConnection, URLParameters
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+from pika.exceptions import (
     AMQPError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,

@@ -15,6 +15,7 @@ from mepd.log import LineFormatter, configure
 from mepd.uep import config as uep_config
 from mepd.uep import document as uep_document
 from mepd.uep import files
+from mepd.uep.lean import import_little
 
 log = logging.getLogger("mepd.uep")
 
@@ -132,6 +133,7 @@ def serve(name: str, document: uep_document.Document) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     parent = os.getppid()
+    import_little()
     args = parse_args(sys.argv[1:] if argv is None else argv)
     if os.isatty(0):
         print(

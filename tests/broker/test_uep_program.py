@@ -423,7 +423,8 @@ def test_heavy_modules_stay_out_of_the_uep() -> None:
         " requests ssl._ssl _ssl multiprocessing"
     ).split()
     code = (
-        "import sys, mepd.uep.main, mepd.uep.endpoint, mepd.uep.engines.pool, mepd.posix.parent;"
+        "import sys, mepd.uep.main; mepd.uep.main.import_little();"
+        "import mepd.uep.endpoint, mepd.uep.engines.pool, mepd.posix.parent;"
         f"print([m for m in {heavy!r} if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -432,7 +433,8 @@ def test_heavy_modules_stay_out_of_the_uep() -> None:
 
 def test_ssl_is_there_when_a_url_wants_it() -> None:
     code = (
-        "import sys; from mepd.uep.amqp import URLParameters;"
+        "import sys; from mepd.uep.lean import import_little; import_little();"
+        "from mepd.uep.amqp import URLParameters;"
         "URLParameters('amqp://h/'); assert '_ssl' not in sys.modules;"
         "p = URLParameters('amqps://h/'); import ssl, pika.connection;"
         "assert isinstance(p.ssl_options.context, ssl.SSLContext);"

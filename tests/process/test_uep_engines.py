@@ -425,6 +425,14 @@ def test_sandbox(make: Callable[..., Harness], tmp_path: Path) -> None:
     assert harness.value(task_id) == (folder, task_id, folder)
 
 
+def test_shell_function(harness: Harness) -> None:
+    from globus_compute_sdk import ShellFunction
+
+    parts = [SERIALIZER.serialize(p) for p in (ShellFunction("echo {word}"), (), {"word": "hi"})]
+    result = harness.value(harness.submit_buffer(SERIALIZER.pack_buffers(parts)))
+    assert result.returncode == 0 and result.stdout.strip() == "hi"
+
+
 def test_workers_hold_no_descriptor_of_ours(make: Callable[..., Harness]) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
