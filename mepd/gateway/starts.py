@@ -38,20 +38,22 @@ def uep_of(row: Row[Any]) -> Uep:
 
 
 @dataclass(frozen=True)
-class _Person:
+class Person:
+    """Whom a user endpoint is for; ``creds`` are its new account and password."""
+
     username: str
     identity_set: list[dict[str, Any]]
     creds: tuple[str, str]
 
 
-def _person(tx: Connection, uep: Uep) -> _Person:
+def _person(tx: Connection, uep: Uep) -> Person:
     """The identities of the user, and new broker credentials for his user endpoint."""
     row = accounts.find_identity(tx, uep.identity_id)
     creds = brokeraccounts.issue(tx, brokeraccounts.UEP, uep.id)
-    return _Person(row.username, accounts.identity_set(tx, row.person), creds)
+    return Person(row.username, accounts.identity_set(tx, row.person), creds)
 
 
-def start_message(uep: Uep, person: _Person, url: str) -> bytes:
+def start_message(uep: Uep, person: Person, url: str) -> bytes:
     """The body of the start request; see mepd.wire.start_request for its reader."""
     kwargs = {
         "name": f"uep.{uep.endpoint_id}.{uep.id}",

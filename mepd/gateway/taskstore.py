@@ -119,16 +119,16 @@ def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finish
     Returns what is new, for the relay.
     """
     now = time.time()
-    wanted: dict[str, tuple[str, bytes]] = {}
+    bodies: dict[tuple[str, str], bytes] = {}
     for task_id, uep_id, body in results:
-        wanted.setdefault(task_id, (uep_id, body))
+        bodies.setdefault((task_id, uep_id), body)
     fresh: list[Finished] = []
-    for chunk in chunks(wanted):
+    for chunk in chunks({task_id for task_id, _ in bodies}):
         query = select(tasks.c.id, tasks.c.uep_id, tasks.c.group_id)
         for row in tx.execute(query.where(tasks.c.id.in_(chunk), tasks.c.state != DONE)):
-            uep_id, body = wanted[row.id]
-            if row.uep_id == uep_id:
-                fresh.append(Finished(row.id, row.group_id, body, int(now)))
+            found = bodies.get((row.id, row.uep_id))
+            if found is not None:
+                fresh.append(Finished(row.id, row.group_id, found, int(now)))
     if fresh:
         tx.execute(
             update(tasks)

@@ -1,0 +1,192 @@
+"""The store's functions, on a database in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, create_engine, select, update
+
+from mepd.errors import ConfigError
+from mepd.gateway import accounts, brokeraccounts, keys, names, registry, schema, taskstore
+from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
+from mepd.gateway.taskstore import NewTask
+
+
+@pytest.fixture
+def tx() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    schema.metadata.create_all(engine)
+    with engine.begin() as connection:
+        yield connection
+
+
+def test_linking_joins_all_identities_of_both(tx: Connection) -> None:
+    ids = [accounts.add_identity(tx, f"{n}@example.org") for n in "abcd"]
+    accounts.link_identities(tx, ids[0], ids[1])
+    accounts.link_identities(tx, "c@example.org", ids[3])
+    accounts.link_identities(tx, ids[3], ids[0])
+    person = accounts.find_identity(tx, ids[2]).person
+    assert {i["id"] for i in accounts.identity_set(tx, person)} == set(ids)
+
+
+def test_names_are_unique(tx: Connection) -> None:
+    accounts.add_identity(tx, "a@example.org")
+    with pytest.raises(ConfigError, match="exists"):
+        accounts.add_identity(tx, "a@example.org")
+
+
+def test_tokens(tx: Connection) -> None:
+    ident = accounts.add_identity(tx, "a@example.org")
+    token_id, token = accounts.add_token(tx, ident, 60, "openid")
+    caller = accounts.caller(tx, token)
+    assert caller is not None and caller.identity_id == ident and caller.scopes == {"openid"}
+    assert accounts.caller(tx, token_id) is None
+    assert accounts.caller(tx, keys.digest(token)) is None
+    assert accounts.caller(tx, accounts.add_token(tx, ident, 0, "openid")[1]) is None
+    accounts.revoke_token(tx, token_id)
+    assert accounts.caller(tx, token) is None
+    with pytest.raises(ConfigError):
+        accounts.revoke_token(tx, "no such")
+
+
+def test_a_revoked_client_loses_its_tokens(tx: Connection) -> None:
+    ident = accounts.add_identity(tx, "a@example.org")
+    client, secret = accounts.add_client(tx, ident)
+    assert accounts.check_client(tx, client, secret) == ident
+    assert accounts.check_client(tx, client, secret + "x") is None
+    assert accounts.check_client(tx, "unknown", "") is None
+    _, token = accounts.add_token(tx, ident, 60, "openid", client)
+    accounts.revoke_client(tx, client)
+    assert accounts.check_client(tx, client, secret) is None
+    assert accounts.caller(tx, token) is None
+
+
+def test_secrets_have_256_bits() -> None:
+    made = {keys.new_secret() for _ in range(100)}
+    assert len(made) == 100 and all(len(s) == 43 and s.isalnum() for s in made)
+
+
+def test_a_user_endpoint_of_another_is_refused(tx: Connection) -> None:
+    assert registry.put_uep(tx, "u", "e", "harper", {}, {}) is not None
+    assert registry.put_uep(tx, "u", "e", "harper", {}, {"v": 2}) is not None
+    assert registry.put_uep(tx, "u", "e", "jessie", {}, {}) is None
+    assert registry.put_uep(tx, "u", "other", "harper", {}, {}) is None
+    row = registry.get_uep(tx, "u")
+    assert row is not None and row.runtime == {"v": 2}
+
+
+def add_tasks(tx: Connection, *ids: str, uep: str = "u") -> None:
+    if not registry.get_functions(tx, ["f"], "me"):
+        values = {"name": "f", "code": "4\ncode", "public": False, "created": 0.0}
+        tx.execute(schema.functions.insert().values(id="f", owner="me", deleted=False, **values))
+    new = [NewTask(i, "f", "payload", {"task_uuid": i}) for i in ids]
+    taskstore.add_tasks(tx, "me", "g", "e", uep, new)
+
+
+def test_the_way_of_a_task(tx: Connection) -> None:
+    add_tasks(tx, "1", "2", "3")
+    assert [t.buffer for t in taskstore.unsent(tx)] == ["4\ncodepayload"] * 3
+    taskstore.mark_sent(tx, ["1", "2"])
+    assert [t.id for t in taskstore.unsent(tx)] == ["3"]
+    fresh = taskstore.finish(tx, [("1", "u", b"r1"), ("3", "u", b"r3"), ("3", "u", b"again")])
+    assert {(f.id, f.body) for f in fresh} == {("1", b"r1"), ("3", b"r3")}
+    assert taskstore.finish(tx, [("1", "u", b"other")]) == []
+    assert taskstore.open_tasks(tx, "u") == ["2"]
+    taskstore.mark_sent(tx, ["3"])  # the confirm came after the result
+    assert taskstore.open_tasks(tx, "u") == ["2"]
+    assert {f.id for f in taskstore.unrelayed(tx)} == {"1", "3"}
+    taskstore.mark_relayed(tx, ["1"])
+    assert [f.id for f in taskstore.unrelayed(tx)] == ["3"]
+
+
+def test_a_result_from_the_wrong_user_endpoint(tx: Connection) -> None:
+    add_tasks(tx, "1")
+    assert taskstore.finish(tx, [("1", "other", b"forged"), ("unknown", "u", b"x")]) == []
+    assert taskstore.open_tasks(tx, "u") == ["1"]
+
+
+def test_a_forged_result_does_not_hide_the_true_one(tx: Connection) -> None:
+    add_tasks(tx, "1")
+    fresh = taskstore.finish(tx, [("1", "other", b"forged"), ("1", "u", b"true")])
+    assert [f.body for f in fresh] == [b"true"]
+
+
+def test_many_ids(tx: Connection) -> None:
+    ids = [f"{n:05}" for n in range(1200)]
+    add_tasks(tx, *ids)
+    taskstore.mark_sent(tx, ids)
+    assert len(taskstore.finish(tx, [(i, "u", b"r") for i in ids])) == 1200
+    assert len(taskstore.get_tasks(tx, ids, "me")) == 1200
+    assert taskstore.get_tasks(tx, ids, "you") == {}
+
+
+def test_finished_tasks_expire(tx: Connection) -> None:
+    add_tasks(tx, "1", "2")
+    taskstore.finish(tx, [("1", "u", b"r")])
+    taskstore.expire(tx, time.time() + 1)
+    assert taskstore.get_tasks(tx, ["1", "2"], "me").keys() == {"2"}
+
+
+def test_broker_accounts_end_in_turn(tx: Connection) -> None:
+    """The newest three of a user endpoint are valid: starts may overtake each other."""
+    table = schema.broker_accounts
+    made = []
+    for number in range(5):
+        made.append(brokeraccounts.issue(tx, UEP, "u"))
+        match = table.c.username == made[-1][0]
+        tx.execute(update(table).where(match).values(created=float(number)))
+    other = brokeraccounts.issue(tx, UEP, "other")
+    valid = [brokeraccounts.check(tx, *account) for account in made]
+    assert valid == [False, False, True, True, True]
+    assert brokeraccounts.check(tx, *other)
+    assert not brokeraccounts.check(tx, other[0], made[4][1])
+    brokeraccounts.drop(tx, UEP, "u")
+    assert not brokeraccounts.check(tx, *made[4])
+
+
+def test_expired_broker_accounts_are_unknown(tx: Connection) -> None:
+    username, password = brokeraccounts.issue(tx, SDK, "me")
+    tx.execute(update(schema.broker_accounts).values(expires=time.time() - 1))
+    assert not brokeraccounts.check(tx, username, password)
+    assert brokeraccounts.find(tx, username) is None
+    brokeraccounts.issue(tx, SDK, "me")
+    assert len(tx.execute(select(schema.broker_accounts)).all()) == 1
+
+
+RIGHTS = [
+    (MEP, "queue", "mepd.commands.s", "read"),
+    (MEP, "exchange", "mepd.heartbeats", "write"),
+    (UEP, "queue", "mepd.tasks.s", "read"),
+    (UEP, "exchange", "mepd.heartbeats", "write"),
+    (UEP, "exchange", "mepd.results", "write"),
+    (SDK, "queue", "mepd.group.mine", "read"),
+]
+
+
+def test_F4_rights_are_exactly_these(tx: Connection) -> None:
+    """Over all kinds, resources, names and permissions, nothing else is allowed."""
+    taskstore.put_group(tx, "mine", "s", True)
+    taskstore.put_group(tx, "theirs", "t", True)
+    queues = [names.command_queue("s"), names.command_queue("t"), names.task_queue("s")]
+    queues += [names.task_queue("t"), "mepd.group.mine", "mepd.group.theirs", "mepd.group."]
+    everything = [*queues, "mine", "mepd.results", "mepd.heartbeats", "", "amq.default", "amq.topic"]
+    allowed = [
+        (kind, resource, name, permission)
+        for kind in (MEP, UEP, SDK, "none")
+        for resource in ("queue", "exchange", "topic", "")
+        for name in everything
+        for permission in ("configure", "write", "read", "")
+        if brokeraccounts.resource_allowed(tx, Account(kind, "s"), resource, name, permission)
+    ]
+    assert sorted(allowed) == sorted(RIGHTS)
+
+
+def test_F4_a_subject_publishes_as_itself() -> None:
+    uep = Account(UEP, "s")
+    assert brokeraccounts.may_use_key(uep, "mepd.results", "s")
+    for key in ("t", "s.t", "#", "*", "s ", ""):
+        assert not brokeraccounts.may_use_key(uep, "mepd.results", key)
+    assert not brokeraccounts.may_use_key(Account(SDK, "s"), "mepd.results", "s")
+    assert not brokeraccounts.may_use_key(Account(MEP, "s"), "mepd.results", "s")
