@@ -346,18 +346,25 @@ def test_lost_tasks_are_retried_as_configured(
     assert harness.result(harness.submit(leaves, 1)).error_code == "WorkerLost"
 
 
-def test_a_worker_held_open_by_its_grandchild_is_noticed(harness: Harness) -> None:
-    def forks_and_dies() -> None:
+def test_a_worker_held_open_by_its_grandchild_is_noticed(
+    harness: Harness, tmp_path: Path
+) -> None:
+    def forks_and_dies(path: str) -> None:
         import os
         import signal
         import time
 
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             time.sleep(60)
             os._exit(0)
+        with open(path, "w") as f:
+            f.write(str(pid))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    result = harness.result(harness.submit(forks_and_dies))
+    path = tmp_path / "pid"
+    result = harness.result(harness.submit(forks_and_dies, str(path)))
+    os.kill(int(path.read_text()), signal.SIGKILL)
     assert result.error_code == "WorkerLost"
 
 
