@@ -86,7 +86,11 @@ def read_files(directory: Path) -> dict[str, str]:
     if CONFIG not in files:
         raise ConfigError("is missing", str(directory / CONFIG))
     config = _mapping(files[CONFIG], directory / CONFIG)
-    for key in ("identity_mapping_config_path", "user_config_template_path", "user_config_schema_path"):
+    for key in (
+        "identity_mapping_config_path",
+        "user_config_template_path",
+        "user_config_schema_path",
+    ):
         if config.get(key):
             path = _path_of(config, key, directory)
             text = _read(path)
@@ -288,8 +292,10 @@ def _check_rules(document: Mapping[str, Any], number: int, path: str) -> None:
 
 def _check_command(document: Mapping[str, Any], number: int, path: str) -> None:
     command = document.get("command")
-    if not isinstance(command, list) or not command or not all(
-        isinstance(word, str) for word in command
+    if (
+        not isinstance(command, list)
+        or not command
+        or not all(isinstance(word, str) for word in command)
     ):
         raise ConfigError(f"document {number}: command must be a list of texts", path)
     if not command[0].startswith("/"):

@@ -55,9 +55,7 @@ def kill_(
         click.echo("no user endpoint to end", err=True)
 
 
-def _confirm(
-    target: Target, targets: tuple[str, ...], filters: dict[str, Any], yes: bool
-) -> None:
+def _confirm(target: Target, targets: tuple[str, ...], filters: dict[str, Any], yes: bool) -> None:
     """On a terminal, ask before more than one is ended."""
     if yes or not sys.stdin.isatty():
         return
@@ -79,8 +77,11 @@ def reload_(target: Target) -> None:
 
 
 @click.command("start")
-@click.option("--config-dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the endpoints' folders.")
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the endpoints' folders.",
+)
 @click.argument("name")
 @click.pass_obj
 def start_(target: Target, config_dir: Path | None, name: str) -> None:

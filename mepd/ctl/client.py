@@ -36,7 +36,9 @@ def call(path: Path, verb: str, **args: Any) -> Any:
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(f"mepd is not running (nobody listens at {path})") from None
         except TimeoutError:
-            raise ControlError(f"no answer from {path} in {TIMEOUT_S:.0f} s", os.EX_TEMPFAIL) from None
+            raise ControlError(
+                f"no answer from {path} in {TIMEOUT_S:.0f} s", os.EX_TEMPFAIL
+            ) from None
         except OSError as e:
             raise ControlError(f"{path}: {e.strerror}", os.EX_NOPERM) from None
         except WireError as e:

@@ -17,8 +17,11 @@ def default_directory() -> Path:
 
 @click.command("configure")
 @click.option("--multi-user", is_flag=True, help="A multi-user endpoint; mepd knows no other.")
-@click.option("--config-dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the endpoints' folders.")
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the endpoints' folders.",
+)
 @click.argument("words", nargs=-1, metavar="NAME")
 def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]) -> None:
     """Make the folder of a new endpoint, with its five files.
@@ -36,7 +39,9 @@ def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]
     try:
         made = write.configure(directory, name)
     except FileExistsError as e:
-        raise ControlError(f"{e.filename}: {e.strerror}; nothing is changed", os.EX_CANTCREAT) from None
+        raise ControlError(
+            f"{e.filename}: {e.strerror}; nothing is changed", os.EX_CANTCREAT
+        ) from None
     click.echo(
         f"Created multi-user profile for endpoint named <{name}>\n\n"
         f"    Configuration file: {made.config}\n\n"

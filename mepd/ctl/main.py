@@ -73,10 +73,16 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-c", "--configuration", type=click.Path(path_type=Path), envvar="MEPD_CONFIG",
-              help=f"Configuration of the mepd that is meant (default {DEFAULT_CONFIG}).")
-@click.option("-s", "--socket", "socket_", type=click.Path(path_type=Path),
-              help="Its control socket.")
+@click.option(
+    "-c",
+    "--configuration",
+    type=click.Path(path_type=Path),
+    envvar="MEPD_CONFIG",
+    help=f"Configuration of the mepd that is meant (default {DEFAULT_CONFIG}).",
+)
+@click.option(
+    "-s", "--socket", "socket_", type=click.Path(path_type=Path), help="Its control socket."
+)
 @click.version_option(mepd.__version__, prog_name="mepctl")
 @click.pass_context
 def cli(ctx: click.Context, configuration: Path | None, socket_: Path | None) -> None:

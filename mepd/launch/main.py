@@ -158,5 +158,3 @@ def _become_uep(
     )
     handoff.hand_over(plan, resolved, text, config, env, fds, parent_pid, stages)
     return int(Stage.EXEC)
-
-

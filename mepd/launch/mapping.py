@@ -111,7 +111,11 @@ def map_identities(
         except Exception as e:
             log.warning(
                 "Identity mapper %d of %d (%s) failed -- (%s) %s",
-                number, len(documents), kind, type(e).__name__, e,
+                number,
+                len(documents),
+                kind,
+                type(e).__name__,
+                e,
             )
             hits = []
         candidates.append(hits)
@@ -119,4 +123,3 @@ def map_identities(
             identity_id, names = next(iter(hits[0].items()))
             return MappedIdentity(names[0], identity_id, candidates)
     raise MappingError("(LookupError) no mapping matches")
-

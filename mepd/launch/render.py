@@ -102,9 +102,7 @@ def check_names(options: Mapping[str, Any]) -> None:
     """Refuse option names that are reserved or no plain names. Raises ValueError."""
     for name in options:
         if name in RESERVED or name in _JINJA_NAMES:
-            raise ValueError(
-                f"'{name}' is a reserved word and cannot be passed in via user config"
-            )
+            raise ValueError(f"'{name}' is a reserved word and cannot be passed in via user config")
         if _NAME.fullmatch(name) is None:
             raise ValueError(f"{name[:64]!r} is not allowed as the name of an option")
 
@@ -171,7 +169,9 @@ def parse(text: str) -> dict[str, Any]:
     try:
         config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as e:
-        raise ValueError(f"the rendered configuration is not YAML: {' '.join(str(e).split())}"[:400]) from None
+        raise ValueError(
+            f"the rendered configuration is not YAML: {' '.join(str(e).split())}"[:400]
+        ) from None
     if not isinstance(config, dict):
         raise ValueError("the rendered configuration is no mapping")
     if not isinstance(config.get("engine"), dict):

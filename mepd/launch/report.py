@@ -49,5 +49,3 @@ class StageSocket:
 
     def close(self) -> None:
         self._sock.close()
-
-

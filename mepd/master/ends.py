@@ -91,7 +91,11 @@ class Ends:
                 self._revive(uep)
             return
         log.warning(*text)
-        if before is UepState.STOPPING and not uep.stop_reason.startswith("hung") and not uep.tokens:
+        if (
+            before is UepState.STOPPING
+            and not uep.stop_reason.startswith("hung")
+            and not uep.tokens
+        ):
             return  # mepd or an administrator ended it: the UEP said goodbye or was told to
         self._tell(uep, _died_text(uep, status))
 

@@ -53,7 +53,9 @@ class Loop:
     # --- descriptors ------------------------------------------------------------------
     def watch(self, fd: int, readable: Callback | None, writable: Callback | None = None) -> None:
         """Call back when ``fd`` is ready; replaces what was watched for it before."""
-        mask = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
+        mask = (selectors.EVENT_READ if readable else 0) | (
+            selectors.EVENT_WRITE if writable else 0
+        )
         if not mask:
             self.forget(fd)
         elif fd in self._selector.get_map():

@@ -115,7 +115,9 @@ def _listen(supervisor: Supervisor, settings: Settings) -> None:
         section.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         supervisor.listen()
     except OSError as e:
-        raise StartupError(f"control socket {section.file}: {e.strerror}", os.EX_CANTCREAT) from None
+        raise StartupError(
+            f"control socket {section.file}: {e.strerror}", os.EX_CANTCREAT
+        ) from None
     except KeyError as e:
         raise StartupError(
             f"{settings.path}: [control] chown = {section.chown}: {e.args[0]}", os.EX_CONFIG

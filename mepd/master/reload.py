@@ -30,9 +30,7 @@ class _Pending:
 class Reloader:
     """Re-reads endpoints' folders; ``swapped`` is called with each endpoint that changed."""
 
-    def __init__(
-        self, send: Callable[[Any], bool], swapped: Callable[[Endpoint], None]
-    ) -> None:
+    def __init__(self, send: Callable[[Any], bool], swapped: Callable[[Endpoint], None]) -> None:
         self._send = send
         self._swapped = swapped
         self._tokens = itertools.count(1)

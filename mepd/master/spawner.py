@@ -64,9 +64,7 @@ class Spawned:
     stderr: int
 
 
-def worker(
-    title: str, entry: str, account: Account, argument: Any, drop_first: bool
-) -> Spawned:
+def worker(title: str, entry: str, account: Account, argument: Any, drop_first: bool) -> Spawned:
     """Fork a worker that runs ``entry`` ("module:function") as ``account``.
 
     With ``drop_first`` the function gets (socket) and runs without rights from its import

@@ -98,8 +98,12 @@ class Starts:
             return
         endpoint = self._endpoint_of(message.endpoint)
         if endpoint is None or endpoint.endpoint_id != request.mep_id or endpoint.draining:
-            log.error("start request for %s: endpoint %s is not served", request.name, message.endpoint)
-            self._answer(request, message.endpoint, "the endpoint is not served here", {message.token})
+            log.error(
+                "start request for %s: endpoint %s is not served", request.name, message.endpoint
+            )
+            self._answer(
+                request, message.endpoint, "the endpoint is not served here", {message.token}
+            )
             return
         if not self.accepting:
             return  # unsettled on purpose: the broker keeps it for the next master
@@ -116,7 +120,10 @@ class Starts:
 
     def _again(self, uep: Uep, endpoint: Endpoint, request: StartRequest, token: str) -> None:
         """A request for a name that exists."""
-        if (uep.endpoint, uep.request.effective_identity) != (endpoint.name, request.effective_identity):
+        if (uep.endpoint, uep.request.effective_identity) != (
+            endpoint.name,
+            request.effective_identity,
+        ):
             log.critical(
                 "start request for %s by identity %s, but it belongs to identity %s: refused",
                 uep.name, request.effective_identity, uep.request.effective_identity,
@@ -137,7 +144,9 @@ class Starts:
         if refusal:
             log.warning("start of %s refused: %s", request.name, refusal)
             endpoint.failures += 1
-            self._answer(request, endpoint.name, "(PermissionError) too many user endpoints", tokens)
+            self._answer(
+                request, endpoint.name, "(PermissionError) too many user endpoints", tokens
+            )
             return
         self._launch(endpoint, request, tokens, beside=None)
 

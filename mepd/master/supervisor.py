@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -153,7 +154,7 @@ class Supervisor:
 
     def _install_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            self.loop.on_signal(number, lambda number=number: self.shutdown(number))  # type: ignore[misc]
+            self.loop.on_signal(number, functools.partial(self.shutdown, number))
         self.loop.on_signal(signal.SIGCHLD, self._reaper.collect)
         self.loop.on_signal(signal.SIGHUP, self.reload)
         self.loop.on_signal(signal.SIGUSR1, self._dump)

@@ -154,8 +154,7 @@ class Worker:
         delay = decisions.BACKOFF_MAX if fatal else decisions.backoff(self._failures - 1)
         log.log(
             logging.CRITICAL if fatal else logging.INFO,
-            "%s is started again in %.1f s (%d failures in a row)", self.name, delay, self._failures,
+            "%s is started again in %.1f s (%d failures in a row)",
+            self.name, delay, self._failures,
         )  # fmt: skip
         self._retry = self._loop.call_later(delay, self.start)
-
-

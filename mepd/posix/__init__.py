@@ -1,1 +1,1 @@
-"""System calls, typed and thin: the only place of fork, setres*, exec, prctl, PAM and descriptors."""
+"""System calls, typed and thin: the only place of fork, setres*, exec, prctl and PAM."""

@@ -11,7 +11,7 @@ INT_MAX = 2**63 - 1
 
 
 def check(value: Any, what: str, depth: int = 32) -> None:
-    """Raise WireError, naming the path, if ``value`` is deeper than ``depth`` or has a bad number."""
+    """Raise WireError, naming the path, if ``value`` is too deep or has a bad number."""
     stack: list[tuple[Any, str, int]] = [(value, what, 0)]
     while stack:
         node, path, level = stack.pop()

@@ -45,7 +45,8 @@ out["environ"] = dict(os.environ)
 out["cwd"] = os.getcwd()
 out["stdin"] = json.load(open(0))
 out["core"] = resource.getrlimit(resource.RLIMIT_CORE)
-out["ignored"] = [s for s in range(1, 65) if s not in (9, 19, 32, 33) and signal.getsignal(s) == signal.SIG_IGN]
+numbers = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
+out["ignored"] = [s for s in numbers if signal.getsignal(s) == signal.SIG_IGN]
 socket.socket(fileno=5).sendall(json.dumps(out).encode())
 """
 
@@ -149,9 +150,7 @@ def test_D5_a_setuid_program_gives_nothing(harper: User, tmp_path: Path) -> None
         "socket.socket(fileno=5).sendall(out)\n"
     )
     snap = launching.snapshot(launching.script(tmp_path, body))
-    launch = launching.Launch(
-        launching.plan(snap, launching.request(f"{harper.name}@example.org"))
-    )
+    launch = launching.Launch(launching.plan(snap, launching.request(f"{harper.name}@example.org")))
     try:
         assert launch.stages().failed is None
         assert launch.notify().split() == [str(harper.uid).encode()]

@@ -222,9 +222,7 @@ def test_a_hanging_module_can_be_killed(harper: User, service: Service, tmp_path
     script = tmp_path / "hang.sh"
     script.write_text("#!/bin/sh\nsleep 300\n")
     script.chmod(0o755)
-    name = service(
-        "account required pam_permit.so", f"session required pam_exec.so {script}"
-    )
+    name = service("account required pam_permit.so", f"session required pam_exec.so {script}")
     launch = launch_with(name, harper, tmp_path, SLEEPER)
     try:
         sock = launch.launched.stages

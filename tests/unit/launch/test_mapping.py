@@ -15,7 +15,9 @@ from mepd.launch import mapping
 ME = "00000000-0000-4444-8888-111111111111"
 
 
-def rule(match: str, output: str = "{0}", source: str = "{username}", **more: Any) -> dict[str, Any]:
+def rule(
+    match: str, output: str = "{0}", source: str = "{username}", **more: Any
+) -> dict[str, Any]:
     rules = [{"source": source, "match": match, "output": output, **more}]
     return {"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": rules}
 
@@ -91,7 +93,8 @@ def test_I3_only_the_unusable_identity_is_skipped() -> None:
 
 RULES = [
     "(.*)@example.org", "a|b", "(a|b)c", "x?y", "(.*)", "a.c", "a\\.c", "(a)(b)?", "(.*)@(.*)",
-    "root|admin", "(x*)y", "(.?)z", "a\\|b", "(a)|(b)", "b@x|c@x", "(..)", "x\\*", "(\\()", "()a", "é",
+    "root|admin", "(x*)y", "(.?)z", "a\\|b", "(a)|(b)", "b@x|c@x", "(..)", "x\\*", "(\\()",
+    "()a", "é",
 ]  # fmt: skip
 PARTS = ["a", "b", "c", "x", "y", "z", "@", "example.org", "\n", "root", ".", "|", "é", "(", ""]
 

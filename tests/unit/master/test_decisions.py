@@ -21,7 +21,13 @@ def test_total_cap(running: int, cap: int, refused: bool) -> None:
 
 @pytest.mark.parametrize(
     ("running", "caps", "refused"),
-    [(1, (0, 0), False), (1, (2, 0), False), (2, (2, 0), True), (1, (5, 1), True), (1, (0, 1), True)],
+    [
+        (1, (0, 0), False),
+        (1, (2, 0), False),
+        (2, (2, 0), True),
+        (1, (5, 1), True),
+        (1, (0, 1), True),
+    ],
 )
 def test_cap_per_user_takes_the_smaller(running: int, caps: tuple[int, int], refused: bool) -> None:
     assert (decisions.user_refusal(running, "harper", *caps) is not None) is refused

@@ -1,0 +1,78 @@
+"""YAML of bounded size, for processes that a file must not be able to stall or crash.
+
+Depth and expansion are measured on the parser's events first: libyaml's composer recurses
+without a limit and takes the whole process down at some ten thousand levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from mepd.errors import ConfigError
+
+DEPTH_MAX = 64
+NODES_MAX = 20_000
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Meter:
+    """Counts values as they will be once every alias is followed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._anchors: dict[str, int] = {}
+        self._open: list[tuple[str | None, int]] = []
+        self._total = 0
+
+    def count(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise ConfigError("an alias that contains itself", self._name, line)
+            self._total += self._anchors[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            self._total += 1
+            if event.anchor:
+                self._anchors[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, self._total))
+            self._total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            if anchor:
+                self._anchors[anchor] = self._total - before
+        if len(self._open) > DEPTH_MAX:
+            raise ConfigError("nested too deeply", self._name, line)
+        if self._total > NODES_MAX:
+            raise ConfigError(f"more than {NODES_MAX} values", self._name, line)
+
+
+def load(text: str, name: str) -> Any:
+    """The one document of the file called ``name``, in plain values; None if it is empty.
+
+    Raises ConfigError with file, line and reason.
+    """
+    meter = _Meter(name)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            meter.count(event)
+        return yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        reason = getattr(e, "problem", None) or getattr(e, "reason", None) or "not YAML"
+        raise ConfigError(str(reason)[:200], name, mark.line + 1 if mark else 0) from None
+    except ValueError as e:  # such as a date of the 31st of February
+        raise ConfigError(f"a value that is none: {e}"[:200], name) from None
+
+
+def load_mapping(text: str, name: str) -> dict[str, Any]:
+    """As :func:`load`, for a mapping of names to values; {} for an empty file."""
+    value = load(text, name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError("is no mapping of names to values", name)
+    return value

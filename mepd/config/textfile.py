@@ -1,0 +1,39 @@
+"""Reading a small text file as root, whatever it may turn out to be."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from mepd.errors import ConfigError
+
+FILE_MAX = 1024 * 1024
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+
+
+def read_text(path: Path) -> str | None:
+    """The text of a regular file of at most 1 MiB of UTF-8; None if there is no file.
+
+    Never blocks on a FIFO and opens no device for writing. Raises ConfigError or OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as f:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError("is no regular file", str(path))
+        data = f.read(FILE_MAX + 1)
+    if len(data) > FILE_MAX:
+        raise ConfigError(f"larger than {FILE_MAX} bytes", str(path))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ConfigError("not UTF-8", str(path), data[: e.start].count(b"\n") + 1) from None
+    control = _CONTROL.search(text)
+    if control:
+        line = text.count("\n", 0, control.start()) + 1
+        raise ConfigError(f"a control character ({control[0]!r})", str(path), line)
+    return text

@@ -1,0 +1,152 @@
+"""One value of the INI file, and its conversions; each raises ConfigError with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal as signals
+from dataclasses import dataclass
+from pathlib import Path
+
+from mepd.errors import ConfigError
+
+_SIZES = {"KB": 1024, "MB": 1024**2, "GB": 1024**3}
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True)
+class Value:
+    """The expanded text of a key, and where it stands."""
+
+    text: str
+    path: Path
+    line: int
+    key: str
+
+    @property
+    def here(self) -> Path:
+        """The folder of its file: what relative paths start from."""
+        return self.path.parent
+
+    def error(self, message: str) -> ConfigError:
+        return ConfigError(f"{self.key}: {message}", str(self.path), self.line)
+
+
+def text(value: Value) -> str:
+    return value.text
+
+
+def word(value: Value) -> str:
+    """Something without white space, such as the name of a user."""
+    if not re.fullmatch(r"\S+", value.text):
+        raise value.error("must be one word" if value.text else "is empty")
+    return value.text
+
+
+def boolean(value: Value) -> bool:
+    said = value.text.lower()
+    if said in ("true", "yes", "on", "1"):
+        return True
+    if said in ("false", "no", "off", "0"):
+        return False
+    raise value.error(f"{value.text!r} is neither true nor false")
+
+
+def integer(value: Value) -> int:
+    if not re.fullmatch(r"\d{1,9}", value.text, re.ASCII):
+        raise value.error(f"{value.text!r} is no whole number")
+    return int(value.text)
+
+
+def optional_integer(value: Value) -> int | None:
+    return integer(value) if value.text else None
+
+
+def seconds(value: Value) -> float:
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value.text, re.ASCII):
+        raise value.error(f"{value.text!r} is no number of seconds")
+    return float(value.text)
+
+
+def size(value: Value) -> int:
+    """Bytes; ``KB``, ``MB`` and ``GB`` are powers of 1024, as in supervisord."""
+    match = re.fullmatch(r"(\d{1,12})\s*([KMG]B)?", value.text.upper(), re.ASCII)
+    if match is None:
+        raise value.error(f"{value.text!r} is no size such as 50MB")
+    return int(match[1]) * _SIZES.get(match[2], 1)
+
+
+def mode(value: Value) -> int:
+    if not re.fullmatch(r"(0o)?[0-7]{3,4}", value.text):
+        raise value.error(f"{value.text!r} is no octal mode such as 0660")
+    return int(value.text.removeprefix("0o"), 8)
+
+
+def path(value: Value) -> Path:
+    if not value.text or "\n" in value.text:
+        raise value.error("must be one path" if value.text else "is empty")
+    try:
+        return Path(os.path.normpath(value.here / Path(value.text).expanduser()))
+    except RuntimeError:
+        raise value.error(f"{value.text!r} names the home of nobody") from None
+
+
+def level(value: Value) -> str:
+    said = {"warn": "warning"}.get(value.text.lower(), value.text.lower())
+    if said not in _LEVELS:
+        raise value.error(f"{value.text!r} is not one of {', '.join(_LEVELS)}")
+    return said
+
+
+def names(value: Value) -> tuple[str, ...]:
+    """Words between commas or white space."""
+    return tuple(n for n in re.split(r"[,\s]+", value.text) if n)
+
+
+def owner(value: Value) -> str:
+    """USER[:GROUP]."""
+    if not re.fullmatch(r"[^\s:]+(:[^\s:]+)?", value.text):
+        raise value.error(f"{value.text!r} is not USER or USER:GROUP")
+    return value.text
+
+
+def command(value: Value) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(value.text))
+    except ValueError as e:
+        raise value.error(str(e)) from None
+    if not words or not words[0]:
+        raise value.error("is empty")
+    return words
+
+
+def environment(value: Value) -> tuple[tuple[str, str], ...]:
+    """``A="x",B="y"``; quoted values may hold commas."""
+    lexer = shlex.shlex(value.text, posix=True, punctuation_chars=",")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        words = [w for w in lexer if set(w) != {","}]
+    except ValueError as e:
+        raise value.error(str(e)) from None
+    pairs = {}
+    for pair in words:
+        name, equals, what = pair.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise value.error(f'{pair[:60]!r} is not of the form NAME="value"')
+        pairs[name] = what
+    return tuple(pairs.items())
+
+
+def url(value: Value) -> str:
+    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", value.text):
+        raise value.error("is no http or https URL without user information")
+    return value.text.rstrip("/")
+
+
+def signal(value: Value) -> str:
+    name = value.text.upper().removeprefix("SIG")
+    if f"SIG{name}" not in signals.Signals.__members__:
+        raise value.error(f"{value.text!r} is no signal")
+    return name
