@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,11 @@ async def _serve(settings: Settings) -> None:
             timeout_keep_alive=75,
         )
         server = uvicorn.Server(config)
+        # its own handlers would end the process by the signal even after an orderly stop
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
         await server.serve()
         if not server.started:
             raise MepdError(f"cannot serve at {settings.host}:{settings.port}")

@@ -56,12 +56,15 @@ def port_is_free(port: int) -> bool:
 
 
 class Site:
-    """``program`` is the installed mepd-gateway; all commands go through it."""
+    """``program`` is the installed mepd-gateway; all commands go through it.
 
-    def __init__(self, **settings: Any) -> None:
+    ``at_sdk_port``: at the SDK's own port if it is free.
+    """
+
+    def __init__(self, at_sdk_port: bool = False, **settings: Any) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="mepd-site-"))
         self.program = str(Path(sys.executable).parent / "mepd-gateway")
-        self.port = SDK_PORT if port_is_free(SDK_PORT) else free_port()
+        self.port = SDK_PORT if at_sdk_port and port_is_free(SDK_PORT) else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = self.dir / "gateway.yaml"
         self._broker: subprocess.Popen[bytes] | None = None
@@ -361,8 +364,8 @@ class FakeMep(threading.Thread):
 
 
 @contextlib.contextmanager
-def running_site(**settings: Any) -> Iterator[Site]:
-    site = Site(**settings)
+def running_site(at_sdk_port: bool = False, **settings: Any) -> Iterator[Site]:
+    site = Site(at_sdk_port, **settings)
     try:
         site.start_broker()
         site.start_gateway()

@@ -80,10 +80,11 @@ def test_the_id_is_stable_and_the_users_own(
 ) -> None:
     jessie = User(site, unique("jessie"))
     public = jessie.register(double, public=True)
+    tasks = {public: [payload(1)]}
     for config in ({"a": 1, "b": [1.5]}, {"b": [1.5], "a": 1}):
         accepted(harper.submit(mep, {function: [payload(1)]}, user_endpoint_config=config))
-    accepted(jessie.submit(mep, {public: [payload(1)]}, user_endpoint_config={"a": 1, "b": [1.5]}))
-    accepted(harper.submit(mep, {public: [payload(1)]}, user_endpoint_config={"a": 1.0, "b": [1.5]}))
+    accepted(jessie.submit(mep, tasks, user_endpoint_config={"a": 1, "b": [1.5]}))
+    accepted(harper.submit(mep, tasks, user_endpoint_config={"a": 1.0, "b": [1.5]}))
     names = [r.name for r in mep.requests]
     assert len(names) == len(set(names)) == 3
 

@@ -24,7 +24,7 @@ from rabbit import server_script
 def site() -> Iterator[Site]:
     if server_script() is None:
         pytest.skip("rabbitmq-server is not installed")
-    with running_site(start_timeout=10) as site:
+    with running_site(at_sdk_port=True, start_timeout=10) as site:
         yield site
         for watcher in list(_RESULT_WATCHERS.values()):
             watcher.shutdown()

@@ -171,7 +171,7 @@ def test_F4_rights_are_exactly_these(tx: Connection) -> None:
     taskstore.put_group(tx, "theirs", "t", True)
     queues = [names.command_queue("s"), names.command_queue("t"), names.task_queue("s")]
     queues += [names.task_queue("t"), "mepd.group.mine", "mepd.group.theirs", "mepd.group."]
-    everything = [*queues, "mine", "mepd.results", "mepd.heartbeats", "", "amq.default", "amq.topic"]
+    everything = [*queues, "mine", names.RESULTS, names.HEARTBEATS, "", "amq.default", "amq.topic"]
     allowed = [
         (kind, resource, name, permission)
         for kind in (MEP, UEP, SDK, "none")
