@@ -28,7 +28,7 @@ class _Meter:
         self._total = 0
 
     def count(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise ConfigError("an alias that contains itself", self._name, line)

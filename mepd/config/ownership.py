@@ -1,0 +1,116 @@
+"""Who could change what mepd will run or believe: nobody but root and mepd's own account.
+
+As sshd(8) with StrictModes: not only the file counts, but each folder on the way to it,
+and each symbolic link passed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mepd.config.settings import EndpointSnapshot, Settings
+from mepd.errors import ConfigError
+
+_LINKS_MAX = 40
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def _way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every folder, link and file that opening ``path`` passes. Raises OSError."""
+    todo = list(reversed(path.absolute().parts[1:]))
+    at, links = "/", 0
+    yield at, os.lstat(at)
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        step = os.path.join(at, part)
+        info = os.lstat(step)
+        yield step, info
+        if not stat.S_ISLNK(info.st_mode):
+            at = step
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            raise OSError(40, os.strerror(40), str(path))
+        target = Path(os.readlink(step))
+        at = "/" if target.is_absolute() else at
+        todo += reversed([p for p in target.parts if p != "/"])
+
+
+def _fault(info: os.stat_result, uid: int) -> str:
+    """What is wrong with one step of the way; '' if nothing.
+
+    A sticky folder such as /tmp lets nobody rename what another owns, and who owns the
+    next step is checked, too.
+    """
+    if info.st_uid not in (0, uid):
+        return f"belongs to uid {info.st_uid}, not to {'root' if uid == 0 else f'uid {uid}'}"
+    if stat.S_ISLNK(info.st_mode):
+        return ""
+    if stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX:
+        return ""
+    if info.st_mode & _WRITABLE:
+        return f"is writable by others (mode {stat.S_IMODE(info.st_mode):04o})"
+    return ""
+
+
+def check_ownership(paths: Iterable[Path], uid: int | None = None) -> None:
+    """Raises ConfigError naming the first step to one of ``paths`` that others could change.
+
+    ``uid`` is the account of mepd, by default the caller's. A path that does not exist is
+    passed over, but not what leads to it. Raises OSError for one that cannot be looked at.
+    """
+    own = os.geteuid() if uid is None else uid
+    seen: set[str] = set()
+    for path in paths:
+        try:
+            for step, info in _way(path):
+                if step in seen:
+                    continue
+                seen.add(step)
+                fault = _fault(info, own)
+                if fault:
+                    on_the_way = "" if step == str(path) else f" (on the way to {path})"
+                    raise ConfigError(f"{fault}{on_the_way}", step)
+        except FileNotFoundError:
+            continue
+
+
+def check_secret(path: Path, uid: int | None = None) -> None:
+    """As :func:`check_ownership`, for a file that nobody else may read either."""
+    check_ownership([path], uid)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(f"holds a secret and is open to others (mode {mode:04o})", str(path))
+
+
+def settings_paths(settings: Settings) -> tuple[Path, ...]:
+    """The INI files, the credentials file, and the programs that are named by a path."""
+    commands = (Path(p.command[0]) for p in settings.programs)
+    credentials = settings.service.credentials
+    return (
+        *settings.files,
+        *([credentials] if credentials else []),
+        *(c for c in commands if c.is_absolute()),
+    )
+
+
+def endpoint_paths(snapshot: EndpointSnapshot, files: Iterable[str]) -> tuple[Path, ...]:
+    """An endpoint's files, as ``read_files`` names them, and its mappers' commands."""
+    commands = (d["command"][0] for d in snapshot.mappings or () if "command" in d)
+    return (*(snapshot.directory / name for name in files), *map(Path, commands))
+
+
+def code_paths(package: Path, search: Iterable[str], executable: str) -> tuple[Path, ...]:
+    """What the interpreter runs: itself, the module search path, and a package's own files.
+
+    To be called with the package's folder, ``sys.path`` and ``sys.executable``.
+    """
+    modules = (p for p in package.rglob("*") if "__pycache__" not in p.parts)
+    folders = (Path(p) for p in search if p)
+    return (Path(executable), *folders, package, *modules)
