@@ -1,45 +1,33 @@
-"""Checks of an endpoint's files, text by text. Pure; each raises ConfigError."""
+"""Checks of configuration files, text by text. Pure; each raises ConfigError.
+
+The configuration's own parser does most; jsonschema, which the master must not load, the rest.
+"""
 
 from __future__ import annotations
 
 import configparser
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from mepd.config.endpoint import parse_files
-from mepd.errors import ConfigError, WireError
-from mepd.watcher import safeyaml
-from mepd.wire.framing import parse_json
+from mepd.config.endpoint import SCHEMA, parse_files
+from mepd.errors import ConfigError
 
-CONFIG = "config.yaml"
-ENVIRONMENT = "user_environment.yaml"
-SCHEMA = "user_config_schema.json"
-MAPPING = "example_identity_mapping_config.json"
 _TEXT_MAX = 1024 * 1024
-_DATA_TYPES = ("expression_identity_mapping", "external_identity_mapping")
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def check_endpoint(endpoint: str, files: Mapping[str, str]) -> None:
-    """All files of one endpoint's folder, by name."""
-    config = {}
+    """All files of one endpoint's folder, by the names that read_files() gives them.
+
+    Which folder that is only the master knows; errors name the files as given.
+    """
     for name, text in files.items():
         check_text(text, name)
-    if CONFIG in files:
-        config = check_mapping(files[CONFIG], CONFIG)
-    if ENVIRONMENT in files:
-        check_environment(files[ENVIRONMENT], ENVIRONMENT)
-    schema = _named(config, "user_config_schema_path", SCHEMA)
-    mapping = _named(config, "identity_mapping_config_path", MAPPING)
-    for name, text in files.items():
-        if PurePath(name).name == schema:
-            check_schema(text, name)
-        elif PurePath(name).name == mapping:
-            check_identity_mapping(text, name)
-    # Its errors begin with the endpoint's name in the place of the folder, which only
-    # the master knows
-    parse_files(endpoint, Path(endpoint), files)
+    snapshot = parse_files(endpoint, Path(), files)
+    if snapshot.schema is not None:
+        named = snapshot.config.get("user_config_schema_path") or SCHEMA
+        check_schema(snapshot.schema, str(named))
 
 
 def check_ini(files: Mapping[str, str]) -> None:
@@ -58,11 +46,6 @@ def check_ini(files: Mapping[str, str]) -> None:
             raise ConfigError(reason, name, getattr(e, "lineno", 0) or 0) from None
 
 
-def _named(config: Mapping[str, Any], key: str, default: str) -> str:
-    value = config.get(key)
-    return PurePath(value).name if isinstance(value, str) else default
-
-
 def check_text(text: str, name: str) -> None:
     """Any file: of sensible size, and text."""
     if len(text) > _TEXT_MAX:
@@ -72,55 +55,10 @@ def check_text(text: str, name: str) -> None:
         raise ConfigError("a NUL character", name, text.count("\n", 0, position) + 1)
 
 
-def check_mapping(text: str, name: str) -> dict[str, Any]:
-    """YAML with one mapping of texts to values; an empty file is an empty one."""
-    value = safeyaml.load(text, name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError("no mapping of keys to values", name)
-    for key in value:
-        if not isinstance(key, str):
-            raise ConfigError(f"the key {str(key)[:60]!r} is no text", name)
-    return value
-
-
-def check_environment(text: str, name: str) -> None:
-    """Environment variables: names to plain values."""
-    for key, value in check_mapping(text, name).items():
-        if not key or "=" in key or "\0" in key:
-            raise ConfigError(f"{key[:60]!r} is no name of a variable", name)
-        if not isinstance(value, (str, int, float, type(None))) or "\0" in str(value):
-            raise ConfigError(f"the value of {key[:60]!r} is no plain text", name)
-
-
-def _json(text: str, name: str) -> Any:
-    try:
-        return parse_json(text)
-    except WireError as e:
-        raise ConfigError(str(e), name) from None
-
-
-def check_identity_mapping(text: str, name: str) -> None:
-    """A list of documents, each of a kind that the mapping library knows."""
-    documents = _json(text, name)
-    if not isinstance(documents, list):
-        raise ConfigError("no list of mapping documents", name)
-    for number, document in enumerate(documents, 1):
-        kind = document.get("DATA_TYPE") if isinstance(document, dict) else None
-        if not isinstance(kind, str):
-            raise ConfigError(f"document {number}: no DATA_TYPE", name)
-        if kind.partition("#")[0] not in _DATA_TYPES:
-            raise ConfigError(f"document {number}: unknown DATA_TYPE {kind[:60]!r}", name)
-
-
-def check_schema(text: str, name: str) -> None:
+def check_schema(schema: dict[str, Any], name: str) -> None:
     """A JSON schema of draft 2020-12, which is how a start reads it, that needs no network."""
     from jsonschema import Draft202012Validator, SchemaError
 
-    schema = _json(text, name)
-    if not isinstance(schema, dict):
-        raise ConfigError("no JSON schema: not an object", name)
     check_references(schema, name)
     validator: Any = Draft202012Validator
     try:

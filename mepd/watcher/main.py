@@ -49,13 +49,14 @@ class _Master:
             return b""
 
 
-def validate(endpoint: str, files: dict[str, str]) -> str:
-    """What is wrong with an endpoint's files, or with the INI files if ``endpoint`` is
-    empty: file, line if known, and reason. Empty when they are good."""
+def validate(request: Validate) -> str:
+    """What is wrong with an endpoint's files, or with the INI files if no endpoint is
+    named: file, line if known, and reason. Empty when they are good."""
+    files = request.files
     try:
         with bounds.time_limit():
-            if endpoint:
-                checks.check_endpoint(endpoint, files)
+            if request.endpoint:
+                checks.check_endpoint(request.endpoint, files)
             else:
                 checks.check_ini(files)
         return ""
@@ -96,7 +97,7 @@ def _answer(master: _Master) -> int:
             if isinstance(message, Stop):
                 return os.EX_OK
             assert isinstance(message, Validate)
-            master.send(Validated(message.token, validate(message.endpoint, message.files)))
+            master.send(Validated(message.token, validate(message)))
     return os.EX_OK
 
 

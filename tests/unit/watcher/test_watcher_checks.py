@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mepd.errors import ConfigError
-from mepd.watcher import bounds, checks, main, safeyaml, watches
+from mepd.watcher import bounds, checks, main, watches
+from mepd.wire.worker import Validate
 
 GOOD_SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -24,21 +25,11 @@ GOOD_SCHEMA = {
 }
 
 
-def error(check: Any, text: Any, name: str = "file") -> str:
+def schema_error(schema: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(text if isinstance(text, str) else json.dumps(text), name)
-    assert str(caught.value).startswith(name + ":")
+        checks.check_schema(schema, "file")
+    assert str(caught.value).startswith("file: ")
     return str(caught.value)
-
-
-# --- YAML -----------------------------------------------------------------------------
-def test_yaml_is_read() -> None:
-    assert safeyaml.load("a: 1\nb: [x, *y]\n".replace("*y", "y"), "f") == {"a": 1, "b": ["x", "y"]}
-    assert safeyaml.load("# nothing\n", "f") is None
-
-
-def test_aliases_are_fine_in_moderation() -> None:
-    assert safeyaml.load("a: &x [1]\nb: *x\n", "f") == {"a": [1], "b": [1]}
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -46,65 +37,55 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+# --- the files ------------------------------------------------------------------------
+MAPPING = [
+    {
+        "DATA_TYPE": "expression_identity_mapping#1.0.0",
+        "mappings": [{"source": "{username}", "match": "(.*)@example.com", "output": "{0}"}],
+    }
+]
+GOOD = {
+    "config.yaml": "display_name: a\nidentity_mapping_config_path: mapping.json\n",
+    "user_config_template.yaml.j2": "engine: {type: ThreadPoolEngine}\n",
+    "user_config_schema.json": json.dumps(GOOD_SCHEMA),
+    "user_environment.yaml": "PATH: /site:/usr/bin\nN: 3\n",
+    "mapping.json": json.dumps(MAPPING),
+}
+
+
+def validate(files: dict[str, str], endpoint: str = "debug") -> str:
+    return main.validate(Validate("t", endpoint, files))
+
+
+def test_a_good_folder() -> None:
+    assert validate(GOOD) == ""
+
+
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("name", "text", "told"),
     [
-        ("a: 1\nb: [1\n", "file:3:"),
-        ("a: 1\na: !!python/object/apply:os.system [id]\n", "file:2: could not determine"),
-        ("a: &a [*a]\n", "file:1: an alias that contains itself"),
-        (BOMB, "more than 100000 values"),
-        ("[" * 100_000, "nested too deeply"),
-        ("a: \x00", "file"),
-        ("a: 2001-99-99\n", "month must be"),
-        ("x" * (1024 * 1024 + 1), "larger than"),
-        ("a: 1\n---\nb: 1\n", "another document"),
-        ("{a: 1}: 2\n? [x]\n: 3\n", "file:"),
+        ("config.yaml", "a: [\n", "config.yaml:2: "),
+        ("config.yaml", "- a\n", "config.yaml: is no mapping"),
+        ("config.yaml", "displayname: a\n", "config.yaml:1: "),
+        ("config.yaml", BOMB, "config.yaml:"),
+        ("user_environment.yaml", "A: [b]\n", "user_environment.yaml: A: "),
+        ("user_environment.yaml", "a: &a [*a]\n", "user_environment.yaml"),
+        ("user_config_schema.json", "{,}", "user_config_schema.json:1: "),
+        ("user_config_schema.json", '{"type": "text"}', "no JSON schema: $.type"),
+        ("user_config_template.yaml.j2", "a\n\0", "user_config_template.yaml.j2:2: a NUL"),
+        ("mapping.json", "{}", "mapping.json: "),
+        ("mapping.json", '[{"DATA_TYPE": "x#1"}]', "DATA_TYPE"),
+        ("mapping.json", "[" * 100_000, "nested too deeply"),
     ],
 )
-def test_yaml_is_refused(text: str, told: str) -> None:
-    assert told in error(safeyaml.load, text)
-
-
-@settings(deadline=None)
-@given(st.text(max_size=200))
-def test_yaml_is_total(text: str) -> None:
-    try:
-        safeyaml.load(text, "f")
-    except ConfigError:
-        pass
-
-
-# --- the files ------------------------------------------------------------------------
-def test_config_is_a_mapping() -> None:
-    assert checks.check_mapping("", "f") == {}
-    assert "no mapping" in error(checks.check_mapping, "- a\n")
-    assert "no text" in error(checks.check_mapping, "1: a\n")
-
-
-def test_environment_is_flat() -> None:
-    checks.check_environment("PATH: /site:/usr/bin\nN: 3\nEMPTY:\n", "f")
-    assert "no plain text" in error(checks.check_environment, "A: [b]\n")
-    assert "no plain text" in error(checks.check_environment, "A: {b: c}\n")
-    assert "no name of a variable" in error(checks.check_environment, "'A=B': c\n")
-
-
-def test_identity_mapping() -> None:
-    good = [{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": []}]
-    checks.check_identity_mapping(json.dumps(good), "f")
-    assert "no list" in error(checks.check_identity_mapping, {})
-    assert "line 1 column 2" in error(checks.check_identity_mapping, "[")
-    assert "document 2: no DATA_TYPE" in error(checks.check_identity_mapping, [*good, {}])
-    assert "unknown DATA_TYPE 'x#1'" in error(checks.check_identity_mapping, [{"DATA_TYPE": "x#1"}])
+def test_a_bad_file_is_named(name: str, text: str, told: str) -> None:
+    assert told in validate({**GOOD, name: text})
 
 
 def test_schema() -> None:
-    checks.check_schema(json.dumps(GOOD_SCHEMA), "f")
-    assert "$.type" in error(checks.check_schema, {"type": "text"})
-    assert "$.properties.a.pattern" in error(
-        checks.check_schema, {"properties": {"a": {"pattern": "("}}}
-    )
-    assert "not an object" in error(checks.check_schema, [])
-    assert "not JSON" in error(checks.check_schema, "{,}")
+    checks.check_schema(GOOD_SCHEMA, "file")
+    assert "$.type" in schema_error({"type": "text"})
+    assert "$.properties.a.pattern" in schema_error({"properties": {"a": {"pattern": "("}}})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +94,7 @@ def test_schema() -> None:
 )
 @pytest.mark.parametrize("key", ["$ref", "$dynamicRef"])
 def test_E6_remote_references(target: str, key: str) -> None:
-    told = error(checks.check_schema, {"properties": {"a": [{"b": {key: target}}]}})
+    told = schema_error({"properties": {"a": [{"b": {key: target}}]}})
     assert f"{key} to" in told
     assert "outside the file" in told
 
@@ -135,13 +116,13 @@ def test_ini_syntax() -> None:
 @settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(
-        st.sampled_from([checks.CONFIG, checks.ENVIRONMENT, checks.SCHEMA, checks.MAPPING, "x"]),
+        st.sampled_from([*GOOD, "x"]),
         st.text(max_size=80) | st.sampled_from(["{}", "[]", "null", "a: b", "[1]", '{"$ref": 1}']),
     ),
     st.sampled_from(["debug", ""]),
 )
 def test_validate_is_total(files: dict[str, str], endpoint: str) -> None:
-    assert isinstance(main.validate(endpoint, files), str)
+    assert isinstance(validate({**GOOD, **files}, endpoint), str)
 
 
 # --- bounds ---------------------------------------------------------------------------
