@@ -1,0 +1,129 @@
+"""A whole site in one folder: mepd with its broker and gateway, and two people.
+
+It is the demo's own code that makes it, so that what the README shows is what is tested.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.conftest import free_port, is_gone, wait_for
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def load_demo() -> ModuleType:
+    """scripts/demo as a module."""
+    loader = importlib.machinery.SourceFileLoader("mepd_demo", str(SCRIPTS / "demo"))
+    spec = importlib.util.spec_from_loader("mepd_demo", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mepd_demo"] = module
+    loader.exec_module(module)
+    return module
+
+
+class Site:
+    """One running mepd. ``port`` is 5000 where that is free, for stock clients."""
+
+    def __init__(self, directory: Path) -> None:
+        self.module = load_demo()
+        self.prefix = Path(sys.prefix)
+        self.demo: Any = self.module.Demo(directory, self.prefix)
+        stock: int = self.module.SDK_PORT
+        self.port = stock if self.module.port_is_free(stock) else free_port()
+
+    @property
+    def stock(self) -> bool:
+        """Whether a stock client finds the gateway by the environment alone."""
+        return self.port == self.module.SDK_PORT
+
+    def prepare(self) -> None:
+        self.module.make_accounts()
+        self.demo.prepare(self.port)
+
+    def start(self) -> None:
+        self.demo.start()
+        self.demo.write_scripts(self.port)
+
+    @property
+    def pid(self) -> int:
+        pid = self.demo.master_pid()
+        assert pid is not None, self.log()
+        return int(pid)
+
+    def ctl(self, *words: str) -> Any:
+        """mepctl WORDS --json, parsed."""
+        out = subprocess.run(
+            [self.prefix / "bin/mepctl", "-c", self.demo.conf, *words, "--json"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(out.stdout)
+
+    def log(self) -> str:
+        try:
+            return str((self.demo.dir / "log/mepd.log").read_text())
+        except OSError:
+            return ""
+
+    def logged(self, text: str, timeout: float = 20) -> None:
+        wait_for(lambda: text in self.log(), timeout, f"{text!r} in the log")
+
+    def environment(self, person: int = 1) -> dict[str, str]:
+        """What env.sh (or env2.sh) exports."""
+        name = "env.sh" if person == 1 else f"env{person}.sh"
+        script = f'set -a; . "{self.demo.dir / name}"; exec env -0'
+        out = subprocess.run(
+            ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin", "HOME": str(self.demo.dir)},
+            capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        pairs = (item.split("=", 1) for item in out.decode().split("\0") if "=" in item)
+        return dict(pairs)
+
+    def research(self, code: str, person: int = 1, timeout: float = 120) -> str:
+        """Run a researcher's script; ``ex`` is an Executor of the demo's endpoint.
+
+        The script says ``with executor(...) as ex``. Returns what it prints.
+        """
+        client = "" if self.stock else "client=client(E['MEPD_URL'], E['MEPD_TOKEN']), "
+        head = (
+            "import os, sys\nfrom globus_compute_sdk import Client, Executor\n"
+            "from mepd.sdk import client\nE = os.environ\n"
+            "def executor(**config):\n"
+            f"    return Executor(endpoint_id=E['MEPD_ENDPOINT_ID'], {client}"
+            "user_endpoint_config=config or None)\n"
+        )
+        script = self.demo.dir / f"script{person}.py"
+        script.write_text(head + code)
+        done = subprocess.run(
+            [self.prefix / "bin/python", "-I", script], env=self.environment(person),
+            capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}\n{self.log()[-3000:]}"
+        return done.stdout
+
+    def family(self) -> list[int]:
+        """The pids of the master and all its descendants."""
+        import psutil
+
+        master = psutil.Process(self.pid)
+        return [master.pid, *(p.pid for p in master.children(recursive=True))]
+
+    def stop(self) -> None:
+        self.demo.stop()
+
+    def kill(self) -> list[int]:
+        """SIGKILL to the master; the pids that it had below it."""
+        family = self.family()
+        os.kill(family[0], signal.SIGKILL)
+        wait_for(lambda: is_gone(family[0]), 5)
+        return family[1:]
