@@ -243,8 +243,8 @@ class Link:
             try:
                 await self._one_session()
                 delay = 0.0
-            except BrokerDown as e:
-                log.warning("broker: %s", e)
+            except (BrokerDown, AMQPError) as e:
+                log.warning("broker: %s", e or type(e).__name__)
             delay = min(BACKOFF_MAX_S, delay * 2 or 0.25)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 

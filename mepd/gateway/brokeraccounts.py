@@ -18,8 +18,9 @@ from mepd.gateway.schema import broker_accounts, task_groups
 MEP = "mep"
 UEP = "uep"
 SDK = "sdk"
-KEEP = {MEP: 3, UEP: 3}
-"""Accounts of one subject that stay valid: a start or a refresh may overtake another."""
+KEEP = {MEP: 3, UEP: 3, SDK: 256}
+"""Accounts of one subject that stay valid: a start or a refresh may overtake another, and
+a person may run many programs."""
 LIFETIME_S = {MEP: 10 * 365 * 86400.0, UEP: 366 * 86400.0, SDK: 86400.0}
 
 
@@ -36,9 +37,9 @@ def issue(tx: Connection, kind: str, subject: str) -> tuple[str, str]:
     now = time.time()
     table = broker_accounts
     old = select(table.c.username).where(table.c.kind == kind, table.c.subject == subject)
-    if kind in KEEP:
-        names_ = list(tx.execute(old.order_by(table.c.created.desc())).scalars())
-        stale = names_[KEEP[kind] - 1:]
+    newest_first = list(tx.execute(old.order_by(table.c.created.desc())).scalars())
+    stale = newest_first[KEEP[kind] - 1:]
+    if stale:
         tx.execute(table.delete().where(table.c.username.in_(stale)))
     tx.execute(table.delete().where(table.c.expires < now))
     username, password = f"{kind}-{uuid.uuid4().hex}", keys.new_secret()

@@ -46,6 +46,8 @@ log.console.level = warning
 log.file = false
 # acknowledgements of tasks come when their results are safe, so they may come late
 consumer_timeout = {consumer_timeout}
+# well above the largest task and result
+max_message_size = 67108864
 # the gateway's own account is internal, all others are the gateway's to judge
 auth_backends.1 = internal
 auth_backends.2 = cache

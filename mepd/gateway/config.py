@@ -18,6 +18,8 @@ from mepd.gateway.names import PublicBroker
 _LEVELS = ("debug", "info", "warning", "error")
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "listen": str,
+    "tls_certificate": str,
+    "tls_key": str,
     "database": str,
     "broker": dict,
     "log_level": str,
@@ -53,6 +55,8 @@ class Settings:
     broker_user: str
     broker_password: str = field(repr=False)
     public_broker: PublicBroker
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     log_level: str = "info"
     start_timeout: float = 50.0
     offline_patience: float = 3600.0
@@ -132,6 +136,24 @@ def load(path: Path) -> Settings:
     return _settings(document, broker, path)
 
 
+def _tls(document: dict[str, Any], host: str, path: Path) -> dict[str, str]:
+    """Certificate and key; without them only the loopback is served, as tokens would be
+    seen on the wire."""
+    names = ("tls_certificate", "tls_key")
+    given = {n: str(path.parent / document[n]) for n in names if n in document}
+    if len(given) == 1:
+        raise ConfigError("tls_certificate and tls_key go together", str(path))
+    if not given and host not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigError(
+            f"listen: {host} is not the loopback, so tls_certificate and tls_key are needed",
+            str(path),
+        )
+    for file in given.values():
+        if not os.access(file, os.R_OK):
+            raise ConfigError(f"{file} cannot be read", str(path))
+    return given
+
+
 def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> Settings:
     host, port = _address(document.get("listen", "127.0.0.1:5000"), path)
     user, password = read_credentials(path.parent / broker["credentials"])
@@ -152,6 +174,7 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
     }
     if "broker_auth_from" in document:
         optional["broker_auth_from"] = tuple(str(a) for a in document["broker_auth_from"])
+    optional.update(_tls(document, host, path))
     return Settings(
         host=host,
         port=port,

@@ -49,7 +49,8 @@ def main() -> None:
     os.umask(0o077)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
+    """Returns the exit status. Raises MepdError."""
     import uvicorn
 
     from mepd.gateway.app import create_app
@@ -59,8 +60,9 @@ async def _serve(settings: Settings) -> None:
     db = Database(settings.database)
     try:
         db.create()
+        service = Service(settings, db)
         config = uvicorn.Config(
-            create_app(Service(settings, db)),
+            create_app(service),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -69,16 +71,20 @@ async def _serve(settings: Settings) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=3,
             timeout_keep_alive=75,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
         )
         server = uvicorn.Server(config)
         # its own handlers would end the process by the signal even after an orderly stop
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
-        await server.serve()
+        with contextlib.suppress(SystemExit):  # uvicorn's answer to an address in use
+            await server.serve()
         if not server.started:
             raise MepdError(f"cannot serve at {settings.host}:{settings.port}")
+        return os.EX_SOFTWARE if service.failed else os.EX_OK
     finally:
         db.close()
 
@@ -94,7 +100,7 @@ def serve(config: Path) -> None:
     mepd_log.configure("mepd-gateway", [handler], settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # one line of ours instead of seven
-    asyncio.run(_serve(settings))
+    sys.exit(asyncio.run(_serve(settings)))
 
 
 for _group in (admin.identity, admin.client, admin.token):

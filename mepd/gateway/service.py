@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -28,6 +29,7 @@ from mepd.wire import message
 log = logging.getLogger(__name__)
 
 HEARTBEAT_PREFETCH = 256
+ERROR_MAX = 4000
 HOUSEKEEPING_S = 3600.0
 MEP_GRACE_S = 86400.0
 """An endpoint heard within this time before a restart is taken for online at first."""
@@ -39,6 +41,7 @@ class Service:
     def __init__(self, settings: Settings, db: Database) -> None:
         self.settings = settings
         self.db = db
+        self.failed = False
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.link = Link(_parameters(settings), self._up, self._down)
         self.presence = Presence(on_gone=self._gone, on_online=self._came)
@@ -67,6 +70,8 @@ class Service:
                 self._housekeeping(),
             )
         ]
+        for job in jobs:
+            job.add_done_callback(self._job_ended)
         try:
             yield
         finally:
@@ -74,6 +79,14 @@ class Service:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
             await self._store_presence([])
+
+    def _job_ended(self, job: asyncio.Task[None]) -> None:
+        """None of them ends by itself: without one the gateway would serve half."""
+        if job.cancelled():
+            return
+        log.critical("a part of the gateway has failed; stopping", exc_info=job.exception())
+        self.failed = True
+        signal.raise_signal(signal.SIGTERM)
 
     async def _restore(self) -> None:
         """Take for online what was so, until the broker is there and heartbeats tell."""
@@ -130,9 +143,10 @@ class Service:
         error = report.global_state.get("error")
         period = period_of(report.global_state)
         if error is not None:
-            self.starts.failed(key, str(error))
+            text = str(error)[:ERROR_MAX]
+            self.starts.failed(key, text)
             self.presence.goodbye(key)
-            self.reviver.gone(key, str(error))
+            self.reviver.gone(key, text)
         elif period is None:
             self.presence.goodbye(key)
         else:

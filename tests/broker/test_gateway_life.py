@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,3 +250,14 @@ def test_G7_a_locked_store(site: Site, harper: User, mep: FakeMep, function: str
         lock.close()
     ids = accepted(harper.submit(mep, {function: [payload(1)]}))
     poll(lambda: harper.finished(ids), "a result after the lock")
+
+
+def test_the_end_of_the_process(site: Site) -> None:
+    """A second one at the same address says so; SIGTERM is an orderly end."""
+    second = subprocess.run(
+        [site.program, "serve", "-c", str(site.config)], capture_output=True, text=True, timeout=30
+    )
+    assert second.returncode == os.EX_UNAVAILABLE
+    assert f"cannot serve at 127.0.0.1:{site.port}" in second.stderr
+    assert site.stop_gateway() == 0
+    site.start_gateway()
