@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mepd.errors import ConfigError
+from mepd.config.names import check_name
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,127}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _GUIDE = "https://docs.globus.org/globus-connect-server/v5.4/identity-mapping-guide/"
 
 MAPPING = [
@@ -32,13 +30,20 @@ TEMPLATE = """\
 
     What a user passes as user_endpoint_config is there by name, already quoted for
     YAML: write {{ NAME }}, never "{{ NAME }}". user_config_schema.json says what a user
-    may pass. Also there: user_runtime, parent_config and mapped_identity. -#}
-{%- set worker_init = worker_init|default() -%}
+    may pass. Also there: user_runtime, parent_config and mapped_identity.
+
+    worker_init may be passed too. It has no place in this engine, whose workers are
+    processes on this machine; an engine with a provider takes it there, as
+    worker_init: {{ worker_init|default() }} -#}
+# Shell commands that run as the user before the user endpoint takes its first task.
 endpoint_setup: {{ endpoint_setup|default() }}
+
 engine:
   type: ProcessPoolEngine
   max_workers: 2
 
+# In heartbeats of 30 s: stop when no task was there for 10 (5 minutes), and when nothing
+# has moved for 5760 (48 hours), even with tasks outstanding.
 idle_heartbeats_soft: 10
 idle_heartbeats_hard: 5760
 """
@@ -73,17 +78,6 @@ class Written:
     environment: Path
 
 
-def check_name(name: str) -> None:
-    """Raises ConfigError unless ``name`` is usable as the name of a folder and in logs."""
-    if _UUID.fullmatch(name):
-        raise ConfigError(f"Invalid endpoint name: {name!r} is a UUID")
-    if _NAME.fullmatch(name) is None:
-        raise ConfigError(
-            f"Invalid endpoint name: {name[:140]!r}; up to 128 letters, digits and _.+@-,"
-            " not beginning with a dot or a dash"
-        )
-
-
 def configure(directory: Path, name: str) -> Written:
     """Make ``directory/name`` with its five files; all of it or nothing.
 
@@ -111,7 +105,7 @@ def configure(directory: Path, name: str) -> Written:
         (made.environment, ENVIRONMENT, 0o600),
     )
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(17, "there is such a folder already", str(folder))
+        raise FileExistsError(errno.EEXIST, "there is such a folder already", str(folder))
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = directory / f".{name}.{os.getpid()}.new"
     draft.mkdir(mode=0o700)
