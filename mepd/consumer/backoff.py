@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_S = 0.5
+FIRST_S = 0.25
+GROWTH = 1.5  # gentle: a broker of one's own takes seconds to come up
 MAX_S = 30.0
 STABLE_S = 10.0
 
@@ -14,7 +15,7 @@ def delay(attempt: int, jitter: float) -> float:
 
     The spread, half of the delay, keeps many endpoints from coming back at one moment.
     """
-    full = min(MAX_S, FIRST_S * 2.0 ** min(attempt, 16))
+    full = min(MAX_S, FIRST_S * GROWTH ** min(attempt, 32))
     return full * (0.5 + 0.5 * jitter)
 
 

@@ -96,7 +96,8 @@ class EndpointLink:
         self._connect(answer)
 
     def _not_registered(self, error: ServiceError) -> None:
-        _log.error("endpoint %s is not registered: %s", self.serve.name, error)
+        if error.fatal:
+            _log.error("endpoint %s is refused by the service: %s", self.serve.name, error)
         self._outbox.send(RegistrationFailed(self.serve.name, str(error), error.fatal))
         if self._registration is not None and not error.fatal:
             self._connect(self._registration)  # the service is down; the broker may not be
