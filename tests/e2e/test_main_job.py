@@ -9,11 +9,7 @@ from pathlib import Path
 from tests.conftest import require, wait_for
 from tests.e2e.site import Site
 
-WHO = (
-    "def who():\n"
-    "    import getpass, os\n"
-    "    return os.getuid(), getpass.getuser()\n"
-)
+WHO = "def who():\n    import getpass, os\n    return os.getuid(), getpass.getuser()\n"
 
 
 def test_the_manuals_example_for_two_people(site: Site) -> None:

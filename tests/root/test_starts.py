@@ -1,0 +1,457 @@
+"""Start requests through the master's own code, with real children of real accounts."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mepd.model import StartRequest, UepState
+from mepd.posix import process
+from tests.conftest import User, is_gone, wait_for
+from tests.root import launching
+from tests.root.masterparts import REPORTER, Harness
+
+Make = Callable[..., Harness]
+SLEEP = REPORTER + "report()\ntime.sleep(600)\n"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes a harness whose UEPs run this program."""
+    made: list[Harness] = []
+
+    def build(body: str = SLEEP, rules: dict[str, Any] | None = None, **snapshot: Any) -> Harness:
+        snap = launching.snapshot(launching.script(tmp_path, body), **snapshot)
+        made.append(Harness(snap, **(rules or {})))
+        return made[-1]
+
+    yield build
+    for harness in made:
+        harness.close()
+
+
+def ask(user: User, **changes: Any) -> StartRequest:
+    return launching.request(f"{user.name}@example.org", **changes)
+
+
+def descriptors() -> int:
+    gc.collect()  # those of earlier tests are not for this one to count
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_O4_lines_of_the_manual_after_the_exec(
+    make: Make, harper: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    h, request = make(), ask(harper)
+    token = h.request(request)
+    assert "successfully forked" not in caplog.text
+    h.run_until(lambda: token in h.settled)
+    pid = h.uep().process.pid
+    command = h.uep().command
+    assert (
+        f"Creating new user endpoint (pid: {pid}) [({harper.name}, {request.name}) {command}]"
+        in (caplog.text)
+    )
+    assert (
+        f"Command process successfully forked for '{harper.name}' (Globus effective identity:"
+        f" {request.effective_identity})."
+    ) in caplog.text
+    assert h.uep().state is UepState.RUNNING and not h.notices
+    h.stopper.stop(h.uep(), "test")
+    h.run_until(lambda: not len(h.table))
+    assert (
+        f"Command terminated by signal: 15 ({pid}) [({harper.name}, {request.name})" in caplog.text
+    )
+
+
+def test_O4_no_success_line_for_a_child_that_dies_before_its_exec(
+    make: Make, harper: User, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    h = make(mappings=(hanging_mapper(tmp_path),))
+    token = h.request(ask(harper))
+    pid = h.uep().child.pid
+    h.run_until(lambda: process.descendants(pid))
+    os.kill(pid, signal.SIGKILL)
+    h.run_until(lambda: token in h.settled)
+    assert "successfully forked" not in caplog.text
+    assert h.texts() == ["Unable to start user endpoint process [terminated by signal 9]"]
+    h.run_until(lambda: not h.reaper.strays())
+
+
+def hanging_mapper(folder: Path) -> dict[str, Any]:
+    script = folder / "mapper.sh"
+    script.write_text("#!/bin/sh\nsleep 300\n")
+    script.chmod(0o755)
+    return {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(script)]}
+
+
+def test_A1_launch_children_killed_at_random_points_are_answered_once(
+    make: Make, harper: User
+) -> None:
+    """Each request runs once or is answered once, and nothing leaks."""
+    h = make()
+    chance = random.Random(7)
+    before = descriptors()
+    for _ in range(40):
+        request = ask(harper)
+        token = h.request(request)
+        child = h.table.get(request.name)
+        assert child is not None
+        at = time.monotonic() + chance.uniform(0, 0.25)
+        h.run_until(lambda at=at: time.monotonic() >= at)  # type: ignore[misc]
+        process.signal_process(child.child, signal.SIGKILL)
+        h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
+        h.run_until(lambda: not len(h.table))
+    assert len(h.settled) == len(set(h.settled)) == 40
+    h.run_until(lambda: not h.reaper.strays())
+    assert descriptors() == before
+
+
+def test_two_requests_at_once_start_one(make: Make, harper: User) -> None:
+    h, request = make(), ask(harper)
+    tokens = {h.request(request), h.request(request)}
+    h.run_until(lambda: tokens <= set(h.settled))
+    assert len(h.table) == 1 and h.endpoint.starts == 1
+
+
+def test_a_request_for_a_running_uep_refreshes_its_credentials(
+    make: Make, harper: User, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    out = tmp_path / "credentials"
+    body = (
+        REPORTER
+        + f"report()\ndata = s.recv(65536)\nopen({str(out)!r}, 'wb').write(data)\n"
+        + ("time.sleep(600)\n")
+    )
+    h, request = make(body), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    pid = h.uep().process.pid
+    fresh = launching.creds(request.uep_id)
+    fresh["task_queue_info"] = {**fresh["task_queue_info"], "queue": "fresh"}
+    token = h.request(dataclasses.replace(request, amqp_creds=fresh))
+    h.run_until(lambda: token in h.settled and out.exists() and out.stat().st_size > 4)
+    got = json.loads(out.read_bytes()[4:])
+    assert got["kind"] == "Credentials" and got["amqp_creds"]["task_queue_info"]["queue"] == "fresh"
+    assert h.uep().process.pid == pid and h.endpoint.starts == 1
+
+
+def test_I9_another_identity_is_refused_with_credentials_unchanged(
+    make: Make, harper: User, jessie: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    h, request = make(), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    token = h.request(
+        ask(
+            jessie,
+            name=request.name,
+            uep_id=request.uep_id,
+            amqp_creds=launching.creds(request.uep_id),
+        )
+    )
+    h.run_until(lambda: token in h.settled)
+    assert [r.levelname for r in caplog.records if "refused" in r.getMessage()] == ["CRITICAL"]
+    assert h.uep().request == request and h.uep().revive is None and not h.notices
+
+
+def test_I9_the_same_identity_mapped_to_another_account_is_refused(
+    make: Make, harper: User, jessie: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    h, request = make(), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    rule = {"source": "{username}", "match": ".*", "output": jessie.name}
+    document = {"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [rule]}
+    h.endpoint.snapshot = dataclasses.replace(h.endpoint.snapshot, mappings=(document,))
+    token = h.request(request)
+    h.run_until(lambda: token in h.settled)
+    assert any(r.levelname == "CRITICAL" and "runs as" in r.getMessage() for r in caplog.records)
+    assert h.uep().uid == harper.uid and h.uep().revive is None
+
+
+def test_I8_a_revoked_mapping_refuses_the_next_start(make: Make, harper: User) -> None:
+    h, request = make(), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    h.endpoint.snapshot = dataclasses.replace(h.endpoint.snapshot, mappings=())
+    token = h.request(request)
+    h.run_until(lambda: token in h.settled)
+    assert h.texts()[0].startswith("Identity failed to map to a local user name.")
+    assert h.uep().revive is None
+
+
+def test_a_uep_that_stops_within_the_grace_period_is_revived(
+    make: Make, harper: User, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    marker = tmp_path / "first"
+    body = REPORTER + (
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
+        f"first = not os.path.exists({str(marker)!r})\n"
+        f"open({str(marker)!r}, 'w').close()\nreport()\ntime.sleep(600)\n"
+    )
+    h, request = make(body), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    pid = h.uep().process.pid
+    token = h.request(request)
+    h.run_until(lambda: token in h.settled)
+    os.kill(pid, signal.SIGUSR1)
+    h.run_until(lambda: len(h.table) == 1 and h.uep().process.pid != pid)
+    h.run_until(lambda: h.uep().state is UepState.RUNNING)
+
+
+def test_L1_caps_are_exact_under_many_parallel_starts(
+    make: Make, harper: User, jessie: User
+) -> None:
+    h = make(rules={"max_ueps": 9, "max_ueps_per_user": 4})
+    tokens = {h.request(ask(user)) for _ in range(13) for user in (harper, jessie)}
+    h.run_until(lambda: tokens <= set(h.settled), 90)
+    per_user = {u.user for u in h.table}
+    assert {n: sum(1 for u in h.table if u.user == n) for n in per_user} == {
+        harper.name: 4, jessie.name: 4,
+    }  # fmt: skip
+    assert len(h.notices) == 26 - 8
+    assert all("too many user endpoints" in t for t in h.texts())
+
+
+def test_start_timeout_bounds_a_uep_that_never_reports(make: Make, harper: User) -> None:
+    h = make("import time\ntime.sleep(600)\n", rules={"start_timeout": 1.0})
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    assert "did not start in time" in h.texts()[0] and not len(h.table)
+
+
+def test_I6_start_timeout_bounds_a_mapper(make: Make, harper: User, tmp_path: Path) -> None:
+    h = make(rules={"start_timeout": 1.0}, mappings=(hanging_mapper(tmp_path),))
+    token = h.request(ask(harper))
+    pid = h.uep().child.pid
+    h.run_until(lambda: process.descendants(pid))
+    family = process.descendants(pid)
+    h.run_until(lambda: token in h.settled)
+    wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
+
+
+def test_I7_a_hanging_mapper_delays_nobody_else(
+    make: Make, harper: User, jessie: User, tmp_path: Path
+) -> None:
+    mapper = tmp_path / "m.py"
+    mapper.write_text(
+        "#!/usr/bin/python3 -I\nimport json, sys, time\nd = json.load(sys.stdin)['identities'][0]\n"
+        f"if {harper.name!r} in d['username']: time.sleep(300)\n"
+        "print(json.dumps({'DATA_TYPE': 'identity_mapping_output#1.0.0', 'result':"
+        " [{'id': d['id'], 'output': d['username'].split('@')[0]}]}))\n"
+    )
+    mapper.chmod(0o755)
+    document = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(mapper)]}
+    h = make(mappings=(document,))
+    slow = h.request(ask(harper))
+    others = {h.request(ask(jessie)) for _ in range(5)}
+    h.run_until(lambda: others <= set(h.settled))
+    assert slow not in h.settled and not h.notices
+
+
+def test_a_uep_that_dies_before_its_first_report(make: Make, harper: User) -> None:
+    h = make("raise SystemExit(3)\n")
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    assert h.texts() == [f"Unable to start user endpoint process for {harper.name} [exit code: 3]"]
+
+
+def test_R5_a_running_uep_killed_by_a_signal_is_told(make: Make, harper: User) -> None:
+    h = make()
+    h.request(ask(harper))
+    h.run_until(lambda: h.settled)
+    os.kill(h.uep().process.pid, signal.SIGSEGV)
+    h.run_until(lambda: h.notices)
+    assert h.texts() == [
+        f"User endpoint process for {harper.name} ended unexpectedly [terminated by signal 11]"
+    ]
+
+
+def test_R4_one_that_ignores_sigterm_is_killed_at_the_deadline(make: Make, harper: User) -> None:
+    body = REPORTER + (
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n"
+        "report()\ntime.sleep(600)\n"
+    )
+    h = make(body)
+    h.request(ask(harper))
+    h.run_until(lambda: h.settled)
+    family = [h.uep().process, *process.descendants(h.uep().process.pid)]
+    assert len(family) == 2
+    h.stopper.stop(h.uep(), "test")
+    h.run_until(lambda: not len(h.table), 5)
+    wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
+
+
+@pytest.mark.parametrize("way", ["silent", "stopped"])
+def test_R4_one_that_is_silent_is_reaped_as_hung(make: Make, harper: User, way: str) -> None:
+    stop = "os.kill(os.getpid(), signal.SIGSTOP)\n" if way == "stopped" else ""
+    body = REPORTER + f"report(heartbeat_period=0.1)\n{stop}time.sleep(600)\n"
+    h = make(body)
+    h.request(ask(harper))
+    h.run_until(lambda: h.settled)
+    uep = h.uep()
+
+    def reaped() -> bool:
+        h.stopper.reap_idle()
+        return not len(h.table)
+
+    h.run_until(reaped, 10)
+    assert uep.stop_reason.startswith("hung") and "ended unexpectedly" in h.texts()[0]
+
+
+def test_R2_double_forked_descendants_are_killed_when_their_uep_has_gone(
+    make: Make, harper: User, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    out = tmp_path / "pid"
+    body = REPORTER + (
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        f"        open({str(out)!r}, 'w').write(str(os.getpid()))\n"
+        "        time.sleep(600)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        f"while not os.path.exists({str(out)!r}): time.sleep(0.01)\n"
+        "report()\n"
+    )
+    h = make(body)
+    h.request(ask(harper))
+    h.run_until(lambda: h.settled and not len(h.table))
+    stray = int(wait_for(out.read_text, 5))
+    h.run_until(lambda: is_gone(stray), 5)
+
+
+def test_R3_the_launcher_and_its_siblings_are_untouched(make: Make, harper: User) -> None:
+    import subprocess
+
+    sibling = subprocess.Popen(["sleep", "60"])
+    h = make()
+    h.request(ask(harper))
+    h.run_until(lambda: h.settled)
+    assert os.getpgid(h.uep().process.pid) != os.getpgid(0)
+    h.stopper.kill(h.uep(), "test")
+    h.run_until(lambda: not len(h.table))
+    # The sibling is a child of this process that no table knows: older than the reaper.
+    assert sibling.poll() is None
+    sibling.kill()
+    sibling.wait()
+
+
+def test_R6_fork_refused_is_answered_and_the_next_start_works(
+    make: Make, harper: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h = make()
+    before = descriptors()
+    for number in (11, 12, 24):
+
+        def refuse(_child: Callable[[], int], number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as m:
+            m.setattr(process, "fork", refuse)
+            token = h.request(ask(harper))
+            h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
+        assert "the system is out of resources" in h.texts()[-1]
+    assert descriptors() == before
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    assert h.uep().state is UepState.RUNNING
+
+
+def test_E8_names_are_of_one_form_and_belong_to_the_endpoint(make: Make, harper: User) -> None:
+    from mepd.wire.worker import StartRequested
+    from mepd.wire import start_request
+
+    h, request = make(), ask(harper)
+    good = start_request.to_json(request)
+    other = "00000000-0000-4000-8000-000000000000"
+    for name in (
+        "", "x", "uep.x.y", f"uep.{request.mep_id}.{other}", f"{request.name}\n",
+        f"../{request.name}", f"uep.{other}.{request.uep_id}", request.name.upper(),
+    ):  # fmt: skip
+        h.starts.requested(StartRequested(name, "test", {**good, "name": name}))
+    h.run_until(lambda: len(h.settled) == 8)
+    assert not len(h.table) and h.endpoint.starts == 0
+
+
+def test_T14_F5_the_log_is_opened_as_the_user(make: Make, harper: User, tmp_path: Path) -> None:
+    """A link, a FIFO or a folder in its place ends the start; nothing of root's is touched."""
+    target = tmp_path / "roots"
+    target.write_text("untouched")
+    target.chmod(0o600)
+    for kind in ("link", "dangling", "fifo", "folder"):
+        h, request = make(), ask(harper)
+        folder = Path(harper.home) / ".globus_compute" / request.name
+        folder.mkdir(parents=True)
+        log = folder / "endpoint.log"
+        if kind == "link":
+            log.symlink_to(target)
+        elif kind == "dangling":
+            log.symlink_to(tmp_path / "made")
+        elif kind == "fifo":
+            os.mkfifo(log)
+        else:
+            log.mkdir()
+        for item in (folder.parent, folder, log):
+            os.chown(item, harper.uid, harper.gid, follow_symlinks=False)
+        token = h.request(request)
+        h.run_until(lambda h=h, token=token: token in h.settled)  # type: ignore[misc]
+        assert "[exit code: 84;" in h.texts()[0], (kind, h.texts())
+    assert target.read_text() == "untouched" and not (tmp_path / "made").exists()
+
+
+def test_a_missing_home_is_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    from tests.conftest import make_user, remove_user
+
+    user = make_user()
+    os.rename(user.home, f"{user.home}.away")
+    try:
+        h = make()
+        token = h.request(ask(user))
+        h.run_until(lambda: token in h.settled)
+        assert "[exit code: 79;" in h.texts()[0]
+        assert "folder of the UEP below" in caplog.text
+    finally:
+        os.rename(f"{user.home}.away", user.home)
+        remove_user(user)
+
+
+def test_P1_with_pam_in_the_master(make: Make, harper: User, tmp_path: Path) -> None:
+    """The session process is the master's child; the UEP is what is signalled."""
+    name = f"mepd-test-{secrets.token_hex(4)}"
+    path = Path("/etc/pam.d") / name
+    record = tmp_path / "record"
+    script = tmp_path / "r.sh"
+    script.write_text(f"#!/bin/sh\necho $PAM_TYPE >> {record}\n")
+    script.chmod(0o755)
+    path.write_text(f"account required pam_permit.so\nsession required pam_exec.so {script}\n")
+    try:
+        h = make(pam_enable=True, pam_service=name)
+        token = h.request(ask(harper))
+        h.run_until(lambda: token in h.settled)
+        uep = h.uep()
+        assert uep.child != uep.process and os.stat(f"/proc/{uep.child.pid}").st_uid == 0
+        h.stopper.stop(uep, "test")
+        h.run_until(lambda: not len(h.table))
+        assert record.read_text().split() == ["open_session", "close_session"]
+    finally:
+        path.unlink()
