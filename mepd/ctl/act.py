@@ -34,10 +34,11 @@ def kill_(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """End user endpoints: by pid, by name, or by the beginning of their id.
+    """End user endpoints.
 
-    SIGTERM lets one finish; after stopwaitsecs its whole process tree is killed. On a
-    terminal more than one is asked for first.
+    A TARGET is a pid, a name, or the beginning of an id. SIGTERM lets one finish; after
+    stopwaitsecs its whole process tree is killed. On a terminal more than one is asked for
+    first.
     """
     if everything and targets:
         raise ControlError("name user endpoints or say --all, not both", os.EX_USAGE)
@@ -72,7 +73,7 @@ def _names(target: str, uep: dict[str, Any]) -> bool:
 @click.command("reload")
 @click.pass_obj
 def reload_(target: Target) -> None:
-    """Read the configuration again, as SIGHUP does."""
+    """Read the configuration again."""
     target.call("reload")
 
 
@@ -85,9 +86,10 @@ def reload_(target: Target) -> None:
 @click.argument("name")
 @click.pass_obj
 def start_(target: Target, config_dir: Path | None, name: str) -> None:
-    """Have the running mepd serve an endpoint's folder, until it is restarted.
+    """Serve an endpoint's folder.
 
-    An [endpoint:NAME] section in mepd.conf(5) makes that lasting.
+    The running mepd does so until it ends. An [endpoint:NAME] section in mepd.conf(5)
+    makes that lasting.
     """
     directory = (config_dir or default_directory()).expanduser().absolute() / name
     target.call("start", name=name, directory=str(directory))
@@ -97,5 +99,5 @@ def start_(target: Target, config_dir: Path | None, name: str) -> None:
 @click.command("shutdown")
 @click.pass_obj
 def shutdown_(target: Target) -> None:
-    """Stop mepd and all that it runs, as SIGTERM does."""
+    """Stop mepd and all that it runs."""
     target.call("shutdown")

@@ -39,8 +39,10 @@ def call(path: Path, verb: str, **args: Any) -> Any:
             raise ControlError(
                 f"no answer from {path} in {TIMEOUT_S:.0f} s", os.EX_TEMPFAIL
             ) from None
-        except OSError as e:
+        except PermissionError as e:
             raise ControlError(f"{path}: {e.strerror}", os.EX_NOPERM) from None
+        except OSError as e:
+            raise ControlError(f"{path}: {e.strerror or e}", os.EX_IOERR) from None
         except WireError as e:
             raise ControlError(f"{path}: {e}", os.EX_PROTOCOL) from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mepd.ctl.main import explain
 from mepd.errors import ControlError
 
 
@@ -24,9 +25,10 @@ def default_directory() -> Path:
 )
 @click.argument("words", nargs=-1, metavar="NAME")
 def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]) -> None:
-    """Make the folder of a new endpoint, with its five files.
+    """Make a new endpoint's folder.
 
-    ``--multi-user`` may be followed by "true", as newer manuals write it.
+    It holds five files, to be edited. --multi-user may be followed by "true", as newer
+    manuals write it.
     """
     from mepd.config import write
 
@@ -42,6 +44,10 @@ def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]
         raise ControlError(
             f"{e.filename}: {e.strerror}; nothing is changed", os.EX_CANTCREAT
         ) from None
+    except PermissionError as e:
+        raise ControlError(explain(e), os.EX_NOPERM) from None
+    except OSError as e:
+        raise ControlError(explain(e), os.EX_CANTCREAT) from None
     click.echo(
         f"Created multi-user profile for endpoint named <{name}>\n\n"
         f"    Configuration file: {made.config}\n\n"

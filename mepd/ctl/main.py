@@ -72,7 +72,11 @@ class _Group(click.Group):
         return found if isinstance(found, click.Command) else None
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "-c",
     "--configuration",
@@ -88,6 +92,14 @@ class _Group(click.Group):
 def cli(ctx: click.Context, configuration: Path | None, socket_: Path | None) -> None:
     """Look at and steer mepd(8)."""
     ctx.obj = Target(configuration, socket_)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(os.EX_USAGE)
+
+
+def explain(error: OSError) -> str:
+    """One line for an error of the system."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _fail(message: str, code: int) -> int:
@@ -105,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     except click.Abort:
         return _fail("aborted", os.EX_USAGE)
     except click.UsageError as e:
-        return _fail(e.format_message(), os.EX_USAGE)
+        command = e.ctx.command_path if e.ctx else "mepctl"
+        return _fail(f"{e.format_message().rstrip('.')}; see {command} --help", os.EX_USAGE)
     except click.ClickException as e:
         return _fail(e.format_message(), os.EX_DATAERR)
     except ControlError as e:
@@ -118,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR
     except OSError as e:
-        return _fail(f"{e.filename or ''}: {e.strerror}".lstrip(": "), os.EX_NOINPUT)
+        return _fail(explain(e), os.EX_NOINPUT)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+COLOURS = {
+    "RUNNING": "green", "online": "green", "STARTING": "yellow", "LAUNCHING": "yellow",
+    "BACKOFF": "yellow", "STOPPING": "yellow", "offline": "red", "FATAL": "red", "EXITED": "red",
+}  # fmt: skip
+
+
+_FIGURE = re.compile(r"-|\d+(\.\d+)?[KMG]?|(\d+d)?\d+(:\d\d)+|\d+/\d+")
 
 
 def print_json(value: Any) -> None:
@@ -15,24 +24,40 @@ def print_json(value: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], show_header: bool = True) -> None:
-    """Columns of text; numbers are aligned to the right. Nothing but text when piped."""
+    """Columns of text, numbers to the right; bold and coloured on a terminal only."""
     cells = [[_cell(value) for value in row] for row in rows]
-    shown = [list(header), *cells] if show_header else cells
-    if not shown:
+    columns = range(len(header))
+    right = [bool(cells) and all(_FIGURE.fullmatch(row[i]) for row in cells) for i in columns]
+    if sys.stdout.isatty():
+        _on_terminal(header if show_header else None, cells, right)
         return
-    widths = [max(len(row[i]) for row in shown) for i in range(len(header))]
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
-    for number, row in enumerate(shown):
+    shown = [list(header), *cells] if show_header else cells
+    widths = [max((len(row[i]) for row in shown), default=0) for i in range(len(header))]
+    for row in shown:
         line = "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        bold = show_header and number == 0 and sys.stdout.isatty()
-        click.echo(click.style(line, bold=True) if bold else line)
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        click.echo(line.rstrip())
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, (int, float))
+def _on_terminal(
+    header: Sequence[str] | None, cells: Sequence[Sequence[str]], right: Sequence[bool]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header is not None)
+    for number, to_right in enumerate(right):
+        drawn.add_column(
+            header[number] if header else "",
+            justify="right" if to_right else "left",
+            no_wrap=number + 1 < len(right),
+        )
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    Console(highlight=False).print(drawn)
 
 
 def _cell(value: Any) -> str:

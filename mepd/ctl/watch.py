@@ -9,8 +9,8 @@ import click
 import mepd
 from mepd.ctl import output
 from mepd.ctl.client import NotRunning
-from mepd.ctl.main import Target
-from mepd.errors import ControlError
+from mepd.ctl.main import Target, explain
+from mepd.errors import MepdError
 
 LSB_RUNNING, LSB_NOT_RUNNING, LSB_UNKNOWN = 0, 3, 4
 
@@ -23,17 +23,18 @@ header_option = click.option("--no-header", is_flag=True, help="Print no line of
 @header_option
 @click.pass_obj
 def status_(target: Target, as_json: bool, no_header: bool) -> int:
-    """Show the master, its workers, programs and endpoints.
+    """Show what runs.
 
-    The exit code is that of an LSB init script: 0 running, 3 not running, 4 unknown.
+    The master, its workers, programs and endpoints. The exit code is that of an LSB init
+    script: 0 running, 3 not running, 4 unknown.
     """
     try:
         data = target.call("status")
     except NotRunning as e:
         click.echo(f"mepctl: {e}", err=True)
         return LSB_NOT_RUNNING
-    except (ControlError, OSError) as e:
-        click.echo(f"mepctl: {e}", err=True)
+    except (MepdError, OSError) as e:
+        click.echo(f"mepctl: {explain(e) if isinstance(e, OSError) else e}", err=True)
         return LSB_UNKNOWN
     if as_json:
         output.print_json(data)
@@ -77,7 +78,10 @@ def _print_status(data: dict[str, Any], header: bool) -> None:
 def list_(
     target: Target, user: str | None, endpoint: str | None, as_json: bool, no_header: bool
 ) -> None:
-    """List the user endpoints; without rights only one's own."""
+    """List the user endpoints.
+
+    Other accounts than root and the group of the control socket see only their own.
+    """
     filters = {k: v for k, v in (("user", user), ("endpoint", endpoint)) if v is not None}
     data = target.call("list", **filters)
     if as_json:
@@ -98,7 +102,7 @@ def _row(u: dict[str, Any]) -> list[Any]:
 @click.command("version")
 @click.pass_obj
 def version_(target: Target) -> None:
-    """Print the versions of mepctl and of the mepd that runs."""
+    """Print the versions."""
     click.echo(f"mepctl {mepd.__version__}")
     try:
         click.echo(f"mepd {target.call('version')['version']}")

@@ -37,8 +37,9 @@ def test_each_commented_key_shows_its_default(tmp_path: Path) -> None:
 def test_each_key_is_there(section: str) -> None:
     keys = {**ini.LAYOUT.plain, **ini.LAYOUT.named}[section]
     text = CONF.read_text()
-    block = text[re.search(rf"^;?\[{section}[\]:]", text, re.M).start() :]  # type: ignore[union-attr]
-    block = block.split("\n\n")[0]
+    start = re.search(rf"^;?\[{section}[\]:]", text, re.M)
+    assert start is not None
+    block = text[start.start() :].split("\n\n")[0]
     assert set(re.findall(r"^;?(\w+) =", block, re.M)) == set(keys)
 
 
