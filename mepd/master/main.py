@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mepd
 from mepd import log as mepdlog
-from mepd.config import ini
+from mepd.config import endpoint, ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError
 from mepd.master.loop import LoopFailure
@@ -50,6 +50,25 @@ def _load(path: Path) -> Settings:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except OSError as e:
         raise StartupError(f"{path}: {e.strerror}", os.EX_NOINPUT) from None
+
+
+def _check_owners(settings: Settings, snapshots: list[EndpointSnapshot]) -> None:
+    """As root, believe and run only what nobody but root can change."""
+    if os.geteuid() != 0:
+        return
+    paths = [
+        *ownership.settings_paths(settings),
+        *ownership.code_paths(Path(mepd.__file__).parent, sys.path, sys.executable),
+    ]
+    for snapshot in snapshots:
+        names = endpoint.read_files(snapshot.directory)
+        paths += ownership.endpoint_paths(snapshot, names)
+    try:
+        ownership.check_ownership(paths)
+    except ConfigError as e:
+        raise StartupError(str(e), os.EX_CONFIG) from None
+    except OSError as e:
+        raise StartupError(f"{e.filename}: {e.strerror}", os.EX_CONFIG) from None
 
 
 def _endpoints(settings: Settings) -> list[EndpointSnapshot]:
@@ -129,6 +148,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     pidfile = _pidfile(settings)
     _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
+    _check_owners(settings, snapshots)
     supervisor = Supervisor(settings, snapshots, _worker_account(settings), args.debug)
     _listen(supervisor, settings)
     ready.tell(os.EX_OK)

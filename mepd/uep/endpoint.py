@@ -194,6 +194,9 @@ class Endpoint:
             self._broker.refresh(check_creds(creds))
         except WireError as e:
             log.error("refreshed credentials are unusable: %s", e)
+            return
+        if self._reporter.ready and not self._stopping:
+            self._publish_status(active=True)  # whoever sent them waits for a sign of life
 
     def _on_gone(self) -> None:
         log.warning("the manager has gone; stopping at once")
