@@ -7,7 +7,8 @@ from mepd.model import Activity
 SILENT_PERIODS = 3
 IDLE_GRACE_PERIODS = 2
 BACKOFF_MAX = 30.0
-STABLE_AFTER = 10.0
+STABLE_AFTER = 2.0
+"""Seconds for which a worker must have been ready for its next end not to count as a loop."""
 
 
 def total_refusal(running: int, max_ueps: int) -> str | None:

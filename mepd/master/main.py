@@ -16,7 +16,7 @@ from mepd.config import endpoint, ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError
 from mepd.master.loop import LoopFailure
-from mepd.master.supervisor import Supervisor, read_endpoint
+from mepd.master.supervisor import SIGNALS, Supervisor, read_endpoint
 from mepd.posix import accounts, daemon
 from mepd.posix.accounts import Account
 
@@ -144,7 +144,11 @@ def _listen(supervisor: Supervisor, settings: Settings) -> None:
 
 
 def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) -> int:
-    """Everything after the fork into the background."""
+    """Everything after the fork into the background.
+
+    Signals wait until the loop can take them, so that each gets its orderly answer.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     pidfile = _pidfile(settings)
     _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)

@@ -42,6 +42,10 @@ from mepd.wire import worker as wire
 log = logging.getLogger(__name__)
 
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
 def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
     """The rules for starts that the settings and this process's own rights give."""
     section = settings.mepd
@@ -153,13 +157,14 @@ class Supervisor:
         return self.exit_code
 
     def _install_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in STOPPING:
             self.loop.on_signal(number, functools.partial(self.shutdown, number))
         self.loop.on_signal(signal.SIGCHLD, self._reaper.collect)
         self.loop.on_signal(signal.SIGHUP, self.reload)
         self.loop.on_signal(signal.SIGUSR1, self._dump)
         self.loop.on_signal(signal.SIGUSR2, self._reopen_logs)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _look_at_idle(self) -> None:
         """Often enough for the shortest heartbeat among the UEPs, seldom when there is none."""

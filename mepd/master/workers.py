@@ -61,6 +61,7 @@ class Worker:
         self._lines: LineReader | None = None
         self._retry: Timer | None = None
         self._failures = 0
+        self._ready_since = 0.0
         self._stopping = False
 
     def start(self) -> None:
@@ -117,6 +118,7 @@ class Worker:
         message: Any = codec.decode(frame, self._accepts)
         if isinstance(message, Ready):
             self.state = ProgramState.RUNNING
+            self._ready_since = self._loop.clock()
             log.info("%s is ready (pid: %d)", self.name, self.process.pid if self.process else 0)
             self.on_up()
         else:
@@ -145,8 +147,10 @@ class Worker:
         self._again()
 
     def _again(self) -> None:
-        if self._loop.clock() - self.since > decisions.STABLE_AFTER:
+        ready_for = self._loop.clock() - self._ready_since if self._ready_since else 0.0
+        if ready_for > decisions.STABLE_AFTER:
             self._failures = 0
+        self._ready_since = 0.0
         self._failures += 1
         self.restarts += 1
         fatal = self._failures >= _FATAL_AFTER
