@@ -63,7 +63,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read ``path`` and what it includes. Raises ConfigError or OSError."""
     found = inifile.read(path.absolute(), LAYOUT, environ)
     plain = {
-        name: convert(found.sections.get(name, {}), keys) for name, keys in LAYOUT.plain.items()
+        name: convert(found.sections.get(name, {}), keys, environ)
+        for name, keys in LAYOUT.plain.items()
     }
     return Settings(
         path=path.absolute(),
@@ -71,15 +72,21 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         control=ControlSection(**plain["control"]),
         service=ServiceSection(**plain["service"]),
         endpoints=tuple(
-            EndpointSection(name=label, **convert(found.sections[name], ENDPOINT))
+            EndpointSection(name=label, **convert(found.sections[name], ENDPOINT, environ))
             for name, label in _labels(found, "endpoint")
         ),
         programs=tuple(
-            ProgramSection(name=label, **convert(found.sections[name], PROGRAM))
+            ProgramSection(name=label, **convert(found.sections[name], PROGRAM, environ))
             for name, label in _labels(found, "program")
         ),
         files=tuple(found.files),
     )
+
+
+def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> ControlSection:
+    """The ``[control]`` section alone, for mepctl. Raises ConfigError or OSError."""
+    found = inifile.read(path.absolute(), LAYOUT, environ)
+    return ControlSection(**convert(found.sections.get("control", {}), CONTROL, environ))
 
 
 def _labels(found: Collected, kind: str) -> list[tuple[str, str]]:

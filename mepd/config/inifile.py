@@ -1,8 +1,13 @@
-"""INI files and what they include: sections of expanded values that know their place."""
+"""INI files and what they include: sections of values that know their place.
+
+A value is expanded when it is converted: whoever needs one section, as mepctl does, needs
+the environment of that section only.
+"""
 
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import glob
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +101,7 @@ def _header_lines(text: str) -> dict[str, int]:
     return found
 
 
-def _expand(raw: str, place: Value, environ: Mapping[str, str]) -> str:
+def _expand(raw: Value, environ: Mapping[str, str]) -> Value:
     """supervisord's expansions: ``%(here)s``, ``%(ENV_X)s``, and ``%%`` for a %."""
 
     def one(match: re.Match[str]) -> str:
@@ -104,14 +109,14 @@ def _expand(raw: str, place: Value, environ: Mapping[str, str]) -> str:
         if match[0] == "%%":
             return "%"
         if name is None:
-            raise place.error("a lone % must be written %%")
+            raise raw.error("a lone % must be written %%")
         if name == "here":
-            return str(place.here)
+            return str(raw.here)
         if name.startswith("ENV_") and name[4:] in environ:
             return environ[name[4:]]
-        raise place.error(f"%({name})s is not known")
+        raise raw.error(f"%({name})s is not known")
 
-    return _EXPANSION.sub(one, raw)
+    return dataclasses.replace(raw, text=_EXPANSION.sub(one, raw.text))
 
 
 class _Reader:
@@ -156,13 +161,12 @@ class _Reader:
             if key not in keys:
                 message = f"unknown key {key!r} in [{name}]{nearest(key, keys)}"
                 raise ConfigError(message, str(path), at)
-            place = Value("", path, at, f"[{name}] {key}")
-            section[key] = Value(_expand(raw, place, self._environ), path, at, place.key)
+            section[key] = Value(raw, path, at, f"[{name}] {key}")
         return section
 
     def include(self, value: Value) -> None:
         """Take in what a ``files`` key names, each folder's matches sorted."""
-        for pattern in value.text.split():
+        for pattern in _expand(value, self._environ).text.split():
             matches = sorted(glob.glob(pattern, root_dir=value.here))
             if not matches and not glob.has_magic(pattern):
                 raise value.error(f"{pattern} does not exist")
@@ -182,9 +186,9 @@ def read(path: Path, layout: Layout, environ: Mapping[str, str]) -> Collected:
     return reader.found
 
 
-def convert(section: Section, keys: Keys) -> dict[str, Any]:
+def convert(section: Section, keys: Keys, environ: Mapping[str, str]) -> dict[str, Any]:
     """A section's values by key. Raises ConfigError."""
-    return {key: keys[key](value) for key, value in section.items()}
+    return {key: keys[key](_expand(value, environ)) for key, value in section.items()}
 
 
 INCLUDE: Keys = {"files": values.text}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from mepd.errors import ConfigError
 
@@ -13,14 +13,20 @@ EXPRESSION = "expression_identity_mapping#1.0.0"
 EXTERNAL = "external_identity_mapping#1.0.0"
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
 def load_json(text: str, path: str) -> Any:
-    """Raises ConfigError with the line at fault."""
+    """Strict JSON, which can be sent on. Raises ConfigError with the line at fault."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as e:
         raise ConfigError(f"not JSON: {e.msg}", path, e.lineno) from None
-    except (RecursionError, ValueError):
-        raise ConfigError("not JSON: nested too deeply or a number too long", path) from None
+    except ValueError as e:
+        raise ConfigError(f"not JSON: {e}"[:200], path) from None
+    except RecursionError:
+        raise ConfigError("not JSON: nested too deeply", path) from None
 
 
 def parse(text: str, path: str) -> tuple[dict[str, Any], ...]:

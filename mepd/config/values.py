@@ -17,7 +17,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True)
 class Value:
-    """The expanded text of a key, and where it stands."""
+    """The text of a key, and where it stands."""
 
     text: str
     path: Path

@@ -32,7 +32,7 @@ class Target:
 
         path = self.config or DEFAULT_CONFIG
         try:
-            return ini.load(path.absolute()).control.file
+            return ini.load_control(path).file
         except (FileNotFoundError, PermissionError):
             if self.config is not None:
                 raise

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mepd.config import endpoint
 from mepd.config.settings import EndpointSnapshot
@@ -198,6 +200,7 @@ def test_errors_of_the_mapping_file(folder: Path, mapping: str, message: str) ->
     [
         ("user_config_schema.json", "[]", "is no JSON schema object"),
         ("user_config_schema.json", "{\n,", "user_config_schema.json:2: not JSON"),
+        ("user_config_schema.json", '{"maximum": NaN}', "not JSON: NaN is not JSON"),
         ("user_environment.yaml", "A: [1]\n", "A: values must not be nested"),
         ("user_environment.yaml", "A=B: 1\n", "'A=B' is no name of a variable"),
         ("user_environment.yaml", 'A: "x\\0y"\n', "A: holds a NUL"),
@@ -210,6 +213,29 @@ def test_errors_of_the_other_files(folder: Path, name: str, text: str, message: 
     with pytest.raises(ConfigError) as caught:
         snapshot(folder)
     assert message in str(caught.value)
+
+
+_YAML = st.sampled_from(
+    ["a", "multi_user", "pam", "uep_command", "amqp_port", "admins", ": ", "\n", "\n  ", "- ", "[",
+     "]", "{", "}", "&x ", "*x", "!!binary ", "!!set ", "<<", "true", "null", "1e999", ".nan",
+     "2026-01-01", "0x7f", "'", '"', "~", "? ", "| ", "#", "---", "%", "engine", "/etc/passwd"]
+) | st.text(max_size=6)  # fmt: skip
+
+
+@given(
+    st.lists(_YAML, max_size=25).map("".join),
+    st.sampled_from(["config.yaml", "user_environment.yaml", "user_config_schema.json",
+                     "endpoint.json", "map.json"]),
+)  # fmt: skip
+def test_whatever_is_in_a_file(text: str, name: str) -> None:
+    """A snapshot or a ConfigError; and a snapshot's registration can be sent."""
+    files = {"config.yaml": "identity_mapping_config_path: map.json", "map.json": json.dumps(RULES),
+             "user_config_template.yaml.j2": "", name: text}  # fmt: skip
+    try:
+        snapshot = endpoint.parse_files("a", Path("/x"), files)
+    except ConfigError:
+        return
+    json.dumps(snapshot.registration, allow_nan=False)
 
 
 class TestReading:

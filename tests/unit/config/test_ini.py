@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mepd.config import ini
 from mepd.config.settings import Settings
@@ -147,6 +149,34 @@ def test_a_relative_path_of_the_file_itself(
     settings = ini.load(Path("m.conf"))
     assert settings.path == tmp_path / "m.conf"
     assert (settings.mepd.logfile, settings.mepd.pidfile) == (tmp_path / "x", tmp_path / "y")
+
+
+def test_mepctl_needs_the_environment_of_its_own_section_only(tmp_path: Path) -> None:
+    path = tmp_path / "mepd.conf"
+    path.write_text("[mepd]\nuser=%(ENV_U)s\n[control]\nfile=%(ENV_RUN)s/s\n")
+    assert ini.load_control(path, {"RUN": "/run"}).file == Path("/run/s")
+    with pytest.raises(ConfigError, match=r":2: \[mepd\] user: %\(ENV_U\)s is not known"):
+        ini.load(path, {"RUN": "/run"})
+
+
+# Pieces of INI files, so that many of the texts get past the first check.
+_PIECES = st.sampled_from(
+    ["[mepd]", "[control]", "[include]", "[endpoint:a]", "[program:b]", "\n", "\n ", " = ", ";",
+     "user", "files", "command", "environment", "directory", "chmod", "%", "%(here)s", "%%",
+     "%(ENV_A)s", '"', "'", "\\", ",", "A=1", "*", "**", "/", "..", "~x", "]", "[", "\r", "0660"]
+) | st.text(max_size=8)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=30).map("".join))
+def test_whatever_is_in_the_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Settings or a ConfigError that names the file; nothing else."""
+    path = tmp_path_factory.getbasetemp() / "fuzz/mepd.conf"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, "utf-8")
+    try:
+        ini.load(path, {"A": "a"})
+    except ConfigError as e:
+        assert str(e).startswith(f"{path}: ") or str(e).startswith(f"{path}:{e.line}: ")
 
 
 class TestInclude:
