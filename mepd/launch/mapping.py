@@ -16,12 +16,14 @@ from typing import Any
 
 from mepd.errors import MepdError
 from mepd.launch import external
+from mepd.launch.bounds import bounded
 
 log = logging.getLogger(__name__)
 
 Candidates = list[list[dict[str, list[str]]]]
 _FIELD = re.compile(r"(?<!\\)(?:\\\\)*\{([^}]*)\}")
 _LIVE = ("used", "private")
+EXPRESSION_TIMEOUT = 1.5
 
 
 class MappingError(MepdError):
@@ -98,7 +100,7 @@ def map_identities(
     """Try the documents in order; the first that maps any identity wins.
 
     Raises MappingError with a text for the log. A mapper that fails is logged and the
-    next one is tried.
+    next one is tried; an expression that does not come to an end fails the start.
     """
     candidates: Candidates = []
     for number, document in enumerate(documents, start=1):
@@ -107,7 +109,10 @@ def map_identities(
             if kind == "external_identity_mapping":
                 hits = external.map_external(document, identities, endpoint_id, timeout)
             else:
-                hits = map_expression(document, identities)
+                with bounded(EXPRESSION_TIMEOUT, "an expression mapping"):
+                    hits = map_expression(document, identities)
+        except TimeoutError as e:
+            raise MappingError(f"(TimeoutError) {e}") from None
         except Exception as e:
             log.warning(
                 "Identity mapper %d of %d (%s) failed -- (%s) %s",

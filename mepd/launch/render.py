@@ -7,19 +7,17 @@ engine or mepd give a meaning cannot be given by the user.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
-import resource
 import shlex
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from mepd.config.settings import EndpointSnapshot
+from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
 from mepd.model import Stage
 
@@ -32,7 +30,6 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MEMORY = 256 * 1024 * 1024
 RENDERED_MAX = 1024 * 1024
 
 
@@ -179,28 +176,6 @@ def parse(text: str) -> dict[str, Any]:
     return config
 
 
-@contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Bound the time and memory of what runs inside; TimeoutError or MemoryError beyond."""
-
-    def expire(*_: object) -> None:
-        raise TimeoutError(f"rendering took longer than {seconds:g} s")
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as f:
-        used = int(f.read().split()[0]) * resource.getpagesize()
-    limit = used + _MEMORY if hard == resource.RLIM_INFINITY else min(used + _MEMORY, hard)
-    signal.signal(signal.SIGALRM, expire)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def configuration(
     snapshot: EndpointSnapshot,
     options: Mapping[str, Any],
@@ -210,7 +185,7 @@ def configuration(
 ) -> tuple[str, dict[str, Any]]:
     """Text and parsed form of the UEP's configuration. Raises StageError (TEMPLATE)."""
     try:
-        with bounded(timeout):
+        with bounded(timeout, "rendering"):
             text = render(snapshot, options, runtime, identity)
             return text, parse(text)
     except (MemoryError, RecursionError) as e:

@@ -123,3 +123,20 @@ def test_reference_has_every_kind_of_rule() -> None:
     values = ["".join(p) for n in range(4) for p in itertools.product(PARTS, repeat=n)]
     idle = [r for r in RULES if not any(re.fullmatch(f"(?:{r})", v) for v in values)]
     assert idle in ([], ["x\\*"])
+
+
+@pytest.mark.parametrize(
+    ("match", "value"),
+    [
+        ("(.*).(.*).(.*)@(.*)example.org", "a." * 1800),
+        ("(a*)*b", "a" * 3600),
+        ("(a|a)*b", "a" * 40),
+        ("(x*x*)*y", "x" * 60),
+    ],
+)
+def test_I5_an_expression_without_end_fails_the_start(
+    match: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "EXPRESSION_TIMEOUT", 0.3)
+    with pytest.raises(mapping.MappingError):
+        mapping.map_identities([rule(match), rule("(.*)", "next")], [who(value)], "ep", 5.0)
