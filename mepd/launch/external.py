@@ -72,6 +72,7 @@ def _run(command: list[str], request: bytes, timeout: float) -> bytes:
     syscalls.set_subreaper()  # so that a mapper that daemonizes is swept, too
     process = subprocess.Popen(
         command,
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -88,6 +89,9 @@ def _run(command: list[str], request: bytes, timeout: float) -> bytes:
         if process.returncode is None:
             process.kill()
             process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
         guard.sweep()
         syscalls.set_subreaper(False)
     if process.returncode:

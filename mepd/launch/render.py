@@ -14,9 +14,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from mepd.config import safeyaml
 from mepd.config.settings import EndpointSnapshot
+from mepd.errors import ConfigError
 from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
 from mepd.model import Stage
@@ -164,13 +164,9 @@ def render(
 def parse(text: str) -> dict[str, Any]:
     """The rendered configuration as a mapping with an engine. Raises ValueError."""
     try:
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as e:
-        raise ValueError(
-            f"the rendered configuration is not YAML: {' '.join(str(e).split())}"[:400]
-        ) from None
-    if not isinstance(config, dict):
-        raise ValueError("the rendered configuration is no mapping")
+        config = safeyaml.load_mapping(text, "rendered configuration")
+    except ConfigError as e:
+        raise ValueError(str(e)) from None
     if not isinstance(config.get("engine"), dict):
         raise ValueError("the rendered configuration has no `engine` block")
     return config

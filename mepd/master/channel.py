@@ -96,6 +96,8 @@ class Channel:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            data = b""  # the peer ended with something of ours unread
         except OSError as e:
             self._fail(str(e))
             return

@@ -42,18 +42,21 @@ def listen(path: Path, mode: int, chown: str) -> socket.socket:
     finally:
         os.umask(old)
     uid, gid = owner(chown)
-    os.chown(path, uid, gid)
+    os.chown(path, uid, -1 if gid is None else gid)
     os.chmod(path, mode)
     server.listen(_BACKLOG)
     server.setblocking(False)
     return server
 
 
-def owner(chown: str) -> tuple[int, int]:
-    """uid and gid of USER[:GROUP]; without GROUP the user's own. Raises KeyError."""
+def owner(chown: str) -> tuple[int, int | None]:
+    """uid and gid of USER[:GROUP]; no gid without GROUP. Raises KeyError.
+
+    Only a group that is written there makes its members administrators: the primary
+    group of a user is not meant by naming the user.
+    """
     user, _, group = chown.partition(":")
-    entry = pwd.getpwnam(user)
-    return entry.pw_uid, grp.getgrnam(group).gr_gid if group else entry.pw_gid
+    return pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid if group else None
 
 
 class ControlServer:

@@ -129,7 +129,7 @@ class Supervisor:
         section = self.settings.control
         server = control.listen(section.file, section.chmod, section.chown)
         _, gid = control.owner(section.chown)
-        verbs = Verbs(self, gid if gid != 0 else None)
+        verbs = Verbs(self, gid)
         self._control = control.ControlServer(self.loop, server, verbs.handle)
 
     def run(self, on_terminal: bool) -> int:
