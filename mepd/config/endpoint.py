@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mepd.config import mappingfile, registration, safeyaml
+from mepd.config import mappingfile, mappinglint, registration, safeyaml
 from mepd.config.configyaml import ConfigYaml, named_files
 from mepd.config.names import UUID
 from mepd.config.settings import EndpointSnapshot
@@ -161,5 +161,5 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         uep_command=config.command(EndpointSnapshot.uep_command),
         max_ueps_per_user=config.whole("max_ueps_per_user", 1_000_000) or 0,
         registration=registration.body(name, config, config_text, template, schema),
-        warnings=config.ignored(),
+        warnings=(*config.ignored(), *mappinglint.lint(mappings or ())),
     )

@@ -34,6 +34,7 @@ MEPD: Keys = {
     "start_timeout": values.seconds,
     "min_uid": values.optional_integer,
     "deny_users": values.names,
+    "allow_groups": values.names,
 }
 CONTROL: Keys = {"file": values.path, "chmod": values.mode, "chown": values.owner}
 SERVICE: Keys = {"url": values.url, "credentials": values.path}

@@ -10,10 +10,14 @@ from mepd.model import StartRequest
 
 @dataclass(frozen=True)
 class AccountPolicy:
-    """Which accounts may run a UEP. ``forbidden_uids`` always holds mepd's own."""
+    """Which accounts may run a UEP. ``forbidden_uids`` always holds mepd's own.
+
+    With ``allow_gids`` only members of one of these groups may.
+    """
 
     min_uid: int = 1000
     deny_users: tuple[str, ...] = ()
+    allow_gids: tuple[int, ...] | None = None
     forbidden_uids: tuple[int, ...] = (0,)
     name_pattern: str = r"[a-z_][a-z0-9_.-]{0,31}"
 

@@ -23,6 +23,7 @@ class MepdSection:
     start_timeout: float = 60.0
     min_uid: int | None = None
     deny_users: tuple[str, ...] = ()
+    allow_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

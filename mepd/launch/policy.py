@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from mepd.config.launchplan import AccountPolicy
 from mepd.posix.accounts import Account
@@ -17,6 +18,13 @@ def name_refusal(name: str, policy: AccountPolicy) -> str | None:
         return f"mapped name {name[:64]!r} is not a plain user name"
     if name in policy.deny_users:
         return f"user {name!r} is in deny_users"
+    return None
+
+
+def group_refusal(name: str, groups: Collection[int], policy: AccountPolicy) -> str | None:
+    """Why an account with these groups must not run a UEP; None if it may."""
+    if policy.allow_gids is not None and not set(policy.allow_gids) & set(groups):
+        return f"user {name!r} is in none of allow_groups"
     return None
 
 

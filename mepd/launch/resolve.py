@@ -70,7 +70,9 @@ def resolve(plan: LaunchPlan) -> Resolved:
     except KeyError:
         text = "Identity mapped to a local user name, but local user does not exist."
         raise _refuse(f"{text}\n  Local user name: {found.name}", request, text) from None
-    refusal = policy.account_refusal(found.name, account, plan.policy)
+    refusal = policy.account_refusal(found.name, account, plan.policy) or policy.group_refusal(
+        found.name, accounts.groups_of(account), plan.policy
+    )
     if refusal:
         raise _refuse(refusal, request)
     return Resolved(account, found.identity_id, found.candidates)
@@ -87,7 +89,7 @@ def template_identity(resolved: Resolved) -> dict[str, object]:
             "gecos": account.gecos,
             "shell": account.shell,
             "dir": account.home,
-            "groups": os.getgrouplist(account.name, account.gid),
+            "groups": accounts.groups_of(account),
         },
-        "globus": {"id": resolved.matched or None},
+        "globus": {"id": resolved.matched or None, "candidates": resolved.candidates},
     }

@@ -46,6 +46,15 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def _gids(settings: Settings) -> tuple[int, ...] | None:
+    """The groups of ``allow_groups``; None if it is not set. Raises ConfigError."""
+    names = settings.mepd.allow_groups
+    try:
+        return tuple(accounts.group_id(name) for name in names) if names else None
+    except KeyError as e:
+        raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
+
+
 def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
     """The rules for starts that the settings and this process's own rights give."""
     section = settings.mepd
@@ -56,6 +65,7 @@ def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
     policy = AccountPolicy(
         min_uid=logindefs.uid_min() if section.min_uid is None else section.min_uid,
         deny_users=section.deny_users,
+        allow_gids=_gids(settings),
         forbidden_uids=tuple(sorted(own)),
     )
     return StartRules(

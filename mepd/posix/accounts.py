@@ -39,6 +39,11 @@ def group_id(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
+def groups_of(account: Account) -> list[int]:
+    """getgrouplist(3): the gids that initgroups(3) would give."""
+    return os.getgrouplist(account.name, account.gid)
+
+
 def set_groups(account: Account) -> None:
     """initgroups(3): the account's supplementary groups and no other. Raises OSError."""
     os.initgroups(account.name, account.gid)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mepd.config.launchplan import AccountPolicy
-from mepd.launch.policy import account_refusal, name_refusal
+from mepd.launch.policy import account_refusal, group_refusal, name_refusal
 from mepd.posix.accounts import Account
 
 POLICY = AccountPolicy(min_uid=1000, deny_users=("mallory",), forbidden_uids=(0, 1500))
@@ -66,3 +66,10 @@ def test_D4_accounts_that_must_not_run(asked: str, got: Account, word: str) -> N
 
 def test_D4_an_ordinary_account_may() -> None:
     assert account_refusal("harper", account(), POLICY) is None
+
+
+def test_allow_groups() -> None:
+    only = AccountPolicy(allow_gids=(50, 60))
+    assert group_refusal("harper", [1001, 60], only) is None
+    assert "allow_groups" in (group_refusal("harper", [1001, 61], only) or "")
+    assert group_refusal("harper", [], POLICY) is None

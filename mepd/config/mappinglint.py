@@ -1,0 +1,54 @@
+"""Warnings about identity mapping rules that are valid and yet say more than they seem to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mepd.config.mappingfile import EXPRESSION
+
+_ESCAPED = re.compile(r"\\.")
+_BARE_DOT = re.compile(r"\.(?![*?])")
+_NESTED = re.compile(r"\([^()]*[*?][^()]*\)\*")
+_FIELD = re.compile(r"\{([^}]*)\}")
+
+
+def _top_level(pattern: str) -> str:
+    """The pattern without what stands in parentheses."""
+    depth, out = 0, []
+    for char in pattern:
+        depth += char == "("
+        if not depth:
+            out.append(char)
+        depth -= char == ")" and depth > 0
+    return "".join(out)
+
+
+def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
+    if rule.get("literal") is True:
+        return
+    pattern = _ESCAPED.sub("", rule["match"])
+    if "|" in _top_level(pattern):
+        yield (
+            "'|' outside parentheses: mepd anchors every branch at both ends, other users of"
+            " this file may not; write (a|b)"
+        )
+    if _BARE_DOT.search(pattern):
+        yield X
+    if _NESTED.search(pattern):
+        yield "a repetition of a repetition can take forever; starts that do are refused"
+    steered = [f for f in _FIELD.findall(rule["output"]) if not f.isdigit()]
+    if steered:
+        yield f"output takes {{{steered[0]}}} from the identity, whatever it holds"
+
+
+def lint(documents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """One text per doubtful rule of the (valid) documents, naming document and rule."""
+    return tuple(
+        f"identity mapping, document {number}, rule {position} ({rule['match'][:80]!r}): {fault}"
+        for number, document in enumerate(documents, start=1)
+        if document["DATA_TYPE"] == EXPRESSION
+        for position, rule in enumerate(document["mappings"], start=1)
+        for fault in _faults(rule)
+    )
