@@ -35,7 +35,7 @@ def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
             " this file may not; write (a|b)"
         )
     if _BARE_DOT.search(pattern):
-        yield X
+        yield "an unescaped '.' matches any character; write \\\\. for a dot"
     if _NESTED.search(pattern):
         yield "a repetition of a repetition can take forever; starts that do are refused"
     steered = [f for f in _FIELD.findall(rule["output"]) if not f.isdigit()]
