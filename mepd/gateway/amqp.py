@@ -159,27 +159,28 @@ class Session:
             raise BrokerDown("the connection to the broker was lost")
         return future.result()
 
-    async def call(self, method: str, **arguments: Any) -> None:
+    async def call(self, method: str, **arguments: Any) -> Any:
         """One declaration or the like on a channel of its own, since an error closes it.
 
-        Raises BrokerDown with the broker's reason.
+        Returns the broker's answer (pika.spec). Raises BrokerDown with its reason.
         """
         channel = await self.channel(vital=False)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def failed(_channel: Channel, reason: BaseException) -> None:
             if not done.done():
                 done.set_exception(BrokerDown(f"{method}: {reason}"[:300]))
 
-        def succeeded(_frame: Any) -> None:
+        def succeeded(frame: Any) -> None:
             if not done.done():
-                done.set_result(None)
+                done.set_result(frame.method)
 
         channel.add_on_close_callback(failed)
         getattr(channel, method)(callback=succeeded, **arguments)
-        await self._or_closed(done)
+        answer = await self._or_closed(done)
         with contextlib.suppress(AMQPError):
             channel.close()
+        return answer
 
     async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> Channel:
         """Returns the channel, on which the deliveries are to be acknowledged."""

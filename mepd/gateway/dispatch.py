@@ -83,6 +83,18 @@ async def declare_task_queue(link: Link, uep_id: str) -> None:
     )
 
 
+async def is_listening(link: Link, uep_id: str) -> bool:
+    """Whether somebody consumes the user endpoint's queue at this moment.
+
+    A host that lost power, or a mepd that was killed, sends no goodbye; the broker knows
+    at once that the connection is gone. Raises BrokerDown, also for a missing queue.
+    """
+    answer = await link.session.call(
+        "queue_declare", queue=names.task_queue(uep_id), passive=True
+    )
+    return bool(answer.consumer_count)
+
+
 async def declare_group_queue(link: Link, group_id: str) -> None:
     """Raises BrokerDown."""
     await link.session.call(

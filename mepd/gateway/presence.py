@@ -31,6 +31,7 @@ class _Entry:
     until: float  # loop time
     period: float
     timer: asyncio.TimerHandle
+    since: float  # loop time of the first report
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Presence:
     def online(self, ident: str) -> bool:
         return ident in self._entries
 
+    def online_for(self, ident: str) -> float:
+        """Seconds since it came online; 0 for one that is not."""
+        entry = self._entries.get(ident)
+        return asyncio.get_running_loop().time() - entry.since if entry is not None else 0.0
+
     def report(self, ident: str, period: float, wait: float | None = None) -> None:
         """A sign of life; the next one is due within ``wait`` (default three periods)."""
         loop = asyncio.get_running_loop()
@@ -54,7 +60,8 @@ class Presence:
             old.timer.cancel()
         until = loop.time() + wait
         timer = loop.call_at(until, self.goodbye, ident)
-        self._entries[ident] = _Entry(until, period, timer)
+        since = loop.time() if old is None else old.since
+        self._entries[ident] = _Entry(until, period, timer, since)
         self._changed[ident] = (time.time() + wait, period)
         if old is None:
             self.on_online(ident)

@@ -18,7 +18,7 @@ from mepd.gateway.amqp import Link, Session
 from mepd.gateway.batcher import Batcher
 from mepd.gateway.config import Settings
 from mepd.gateway.database import Database
-from mepd.gateway.dispatch import Dispatcher
+from mepd.gateway.dispatch import Dispatcher, is_listening
 from mepd.gateway.failures import BrokerDown, StoreUnavailable
 from mepd.gateway.presence import Presence, period_of
 from mepd.gateway.relay import Relay
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_PREFETCH = 256
 ERROR_MAX = 4000
 HOUSEKEEPING_S = 3600.0
+RECONNECT_S = 20.0
+"""What user endpoints have to come back after the broker, or after the gateway itself."""
 MEP_GRACE_S = 86400.0
 """An endpoint heard within this time before a restart is taken for online at first."""
 
@@ -54,6 +56,7 @@ class Service:
         self.relay = Relay(db, self.link, self.reviver.progress)
         self.reviver.relay = self.relay
         self.dispatcher = Dispatcher(db, self.link)
+        self._looking: set[asyncio.Task[None]] = set()
         self._presence_log: Batcher[None] = Batcher("heartbeats", self._store_presence)
 
     @contextlib.asynccontextmanager
@@ -116,8 +119,23 @@ class Service:
             for uep_id in await self.db.aread(taskstore.ueps_with_open_tasks):
                 if not self.presence.online(uep_id):
                     self.reviver.gone(uep_id)
+            asyncio.get_running_loop().call_later(RECONNECT_S, self._miss_the_dead)
         except StoreUnavailable as e:
             raise BrokerDown(f"giving the connection up for now, {e}") from e
+
+    def _miss_the_dead(self) -> None:
+        job = asyncio.ensure_future(self._look_for_the_dead())
+        self._looking.add(job)
+        job.add_done_callback(self._looking.discard)
+
+    async def _look_for_the_dead(self) -> None:
+        """User endpoints with open tasks that have not come back with the broker."""
+        try:
+            for uep_id in await self.db.aread(taskstore.ueps_with_open_tasks):
+                if self.presence.online(uep_id) and not await is_listening(self.link, uep_id):
+                    self.presence.goodbye(uep_id)
+        except (BrokerDown, StoreUnavailable) as e:
+            log.info("not looking for lost user endpoints now: %s", e)
 
     async def _consume_heartbeats(self, session: Session) -> None:
         def deliver(tag: int, key: str, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Row
 
 from mepd.gateway import registry, taskstore
 from mepd.gateway.accounts import Caller
-from mepd.gateway.dispatch import declare_group_queue
+from mepd.gateway.dispatch import declare_group_queue, is_listening
 from mepd.gateway.failures import (
     ApiError,
     BrokerDown,
@@ -27,6 +28,10 @@ from mepd.gateway.starts import Uep, uep_of
 from mepd.gateway.taskstore import NewTask, Outgoing
 from mepd.gateway.uepid import uep_id
 from mepd.wire.start_request import USER_OPTS_MAX
+
+
+SETTLING_S = 5.0
+"""How long a user endpoint may be online before it must consume its queue."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,23 @@ async def _uep(
     return uep_of(row)
 
 
+async def _is_there(service: Service, uep: Uep) -> bool:
+    """Whether the user endpoint takes tasks now, not just by its last heartbeat.
+
+    One that has only just come may report before it listens. Raises BrokerDown.
+    """
+    while service.presence.online(uep.id):
+        if await is_listening(service.link, uep.id):
+            return True
+        if service.presence.online_for(uep.id) > SETTLING_S:
+            service.presence.goodbye(uep.id)
+            return False
+        await asyncio.sleep(SETTLING_S / 20)
+    return False
+
+
 async def _await_online(service: Service, uep: Uep) -> None:
-    if service.presence.online(uep.id):
+    if await _is_there(service, uep):
         return
     if service.starts.waiting >= service.settings.max_waiting:
         raise ApiError(429, "TOO_MANY_REQUESTS", "Too many submissions are waiting", 5)
