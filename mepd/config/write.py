@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,11 @@ class Written:
     environment: Path
 
 
+def _scalar(text: str) -> str:
+    """A YAML scalar: plain, as the manual shows it, where that is the same text."""
+    return text if re.fullmatch(r"/[A-Za-z0-9_./+-]*", text) else json.dumps(text)
+
+
 def configure(directory: Path, name: str) -> Written:
     """Make ``directory/name`` with its five files; all of it or nothing.
 
@@ -95,7 +101,7 @@ def configure(directory: Path, name: str) -> Written:
     )
     config = (
         "amqp_port: 443\ndisplay_name: null\n"
-        f"identity_mapping_config_path: {json.dumps(str(made.mapping))}\nmulti_user: true\n"
+        f"identity_mapping_config_path: {_scalar(str(made.mapping))}\nmulti_user: true\n"
     )
     texts = (
         (made.config, config, 0o600),
