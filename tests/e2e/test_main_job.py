@@ -117,8 +117,8 @@ def test_kill_and_own_view(site: Site) -> None:
     wait_for(lambda: all(u["id"] != mine[0]["id"] for u in site.ctl("list")["ueps"]), 10)
 
 
-def test_credentials_are_nowhere_to_be_seen(site: Site) -> None:
-    """F2 in short: no broker password, secret or token in argv, environ or a log."""
+def test_F2_credentials_are_nowhere_to_be_seen(site: Site) -> None:
+    """No broker password, secret or token in argv, environ or a log."""
     import json
 
     secrets = [

@@ -230,7 +230,7 @@ def test_L1_caps_are_exact_under_many_parallel_starts(
     assert all("too many user endpoints" in t for t in h.texts())
 
 
-def test_start_timeout_bounds_a_uep_that_never_reports(make: Make, harper: User) -> None:
+def test_L3_start_timeout_bounds_a_uep_that_never_reports(make: Make, harper: User) -> None:
     h = make("import time\ntime.sleep(600)\n", rules={"start_timeout": 1.0})
     token = h.request(ask(harper))
     h.run_until(lambda: token in h.settled)

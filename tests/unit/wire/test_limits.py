@@ -1,0 +1,80 @@
+"""E2: bounds on the values of a user's options, with the place of what is wrong."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from mepd.errors import RequestError
+from mepd.wire import start_request
+
+MEP, UEP, WHO = (str(uuid.uuid4()) for _ in range(3))
+INFO = {
+    "connection_url": "amqp://127.0.0.1",
+    "queue_publish_kwargs": {"exchange": "e", "routing_key": "k"},
+}
+CREDS = {
+    "endpoint_id": UEP,
+    "task_queue_info": INFO,
+    "result_queue_info": INFO,
+    "heartbeat_queue_info": INFO,
+}
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def body(options: str) -> bytes:
+    """A start request with these options, as JSON text."""
+    message = {
+        "command": "cmd_start_endpoint",
+        "args": [],
+        "kwargs": {"name": f"uep.{MEP}.{UEP}", "amqp_creds": CREDS, "user_opts": "@@"},
+        "globus_effective_identity": WHO,
+        "globus_username": "u@example.org",
+        "globus_identity_set": [{"id": WHO}],
+    }
+    return json.dumps(message).replace('"@@"', options).encode()
+
+
+def decode(options: str) -> Any:
+    return start_request.decode(body(options), "application/json", 100, 100.0, MEP).user_opts
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": -Infinity}', "Infinity is not JSON"),
+        ('{"a": {"b": 1e999}}', "user_opts.a.b: not a finite number"),
+        ('{"a": [1, 9223372036854775808]}', "user_opts.a[1]: integer does not fit 64 bits"),
+        (json.dumps({"deep": nested(33)}), "user_opts.deep[0]"),
+        (json.dumps({"big": "x" * 66000}), "'user_opts' is larger than 65536 bytes"),
+        ("[1]", "'user_opts' is no object"),
+    ],
+)
+def test_E2_refused_with_the_path(options: str, word: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        decode(options)
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ['{"a": 9223372036854775807}', '{"a": 1.5}', json.dumps({"d": nested(31)}), "{}", "null"],
+)
+def test_E2_what_fits_passes(options: str) -> None:
+    assert decode(options) == (json.loads(options) or {})
+
+
+def test_E2_the_credentials_are_told_for_a_notice() -> None:
+    with pytest.raises(RequestError) as caught:
+        decode('{"a": 1e999}')
+    assert caught.value.amqp_creds == CREDS and "amqp" not in str(caught.value)
