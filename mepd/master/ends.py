@@ -35,7 +35,6 @@ class Ends:
         self._consumer = consumer
         self._endpoint_of = endpoint_of
         self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
-        self.when_empty: Callable[[], None] = lambda: None
 
     def ended(self, uep: Uep, status: int) -> None:
         """The master's child of ``uep`` was reaped with ``status`` (wait(2))."""
@@ -49,8 +48,6 @@ class Ends:
             self._start_failed(uep, status)
         else:
             self._stopped(uep, status, before)
-        if not len(self._table):
-            self.when_empty()
 
     def _drain_last_words(self, uep: Uep) -> None:
         """A failure may still be in the stage socket when the death is noticed first."""
