@@ -81,6 +81,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
             for name, label in _labels(found, "program")
         ),
         files=tuple(found.files),
+        environ=dict(environ),
     )
 
 

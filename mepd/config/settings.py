@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,11 @@ class ProgramSection:
 
 @dataclass(frozen=True)
 class Settings:
-    """One consistent reading of the INI file and all that it includes."""
+    """One consistent reading of the INI file and all that it includes.
+
+    ``environ`` is what %(ENV_X)s was taken from, for the next reading: mepd's own
+    environment has less.
+    """
 
     path: Path
     mepd: MepdSection = MepdSection()
@@ -85,6 +90,7 @@ class Settings:
     endpoints: tuple[EndpointSection, ...] = ()
     programs: tuple[ProgramSection, ...] = ()
     files: tuple[Path, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _load(path: Path) -> Settings:
+def _load(path: Path, environ: Mapping[str, str]) -> Settings:
     try:
-        return ini.load(path.absolute())
+        return ini.load(path.absolute(), environ)
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except OSError as e:
@@ -172,13 +173,13 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
         os.close(pidfile)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run mepd; returns a sysexits(3) code."""
+def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run mepd; returns a sysexits(3) code. ``environ`` is for %(ENV_X)s in mepd.conf."""
     args = _arguments(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     ready = daemon.Readiness(-1)
     try:
-        settings = _load(args.configuration)
+        settings = _load(args.configuration, environ)
         if not args.nodaemon:
             ready = daemon.daemonize()
         return _run(args, settings, ready)
@@ -189,7 +190,3 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(text)
         ready.tell(e.code, text)
         return e.code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -213,7 +213,7 @@ class Supervisor:
         """Read the INI file and every endpoint again; what is wrong changes nothing."""
         log.info("rereading the configuration")
         try:
-            settings = ini.load(self.settings.path)
+            settings = ini.load(self.settings.path, self.settings.environ)
             rules = start_rules(settings, self._worker_account, self._debug)
         except (ConfigError, OSError, KeyError) as e:
             log.error("configuration not reloaded -- %s", e)
