@@ -18,6 +18,11 @@ def default_path() -> str:
     return f"/usr/local/bin:/usr/bin:/bin:{Path(sys.executable).parent}"
 
 
+def is_loaders(name: str) -> bool:
+    """Whether a variable tells the dynamic linker or Python what to load."""
+    return name.startswith(("LD_", "PYTHON"))
+
+
 def build(
     account: Account,
     site: Mapping[str, str],

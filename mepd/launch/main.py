@@ -100,6 +100,9 @@ def _run_with_pam(
     user = resolved.account.name
     opened = session.open_session(plan.snapshot.pam_service, user)
     pam_environment = opened.environment()
+    for name in pam_environment:
+        if environment.is_loaders(name):
+            opened.forget(name)  # what modules run as root from here on must not heed it
     session_pid = os.getpid()
     lifeline = sockets.lifeline
     assert lifeline is not None, "the master makes a lifeline wherever PAM is enabled"

@@ -7,6 +7,7 @@ comes, and closes the session and the credentials.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 
@@ -24,11 +25,13 @@ log = logging.getLogger(__name__)
 def open_session(service: str, user: str) -> PamSession:
     """Account phase, credentials, session. Raises StageError (HOST_AUTH), opaque to users."""
     session: PamSession | None = None
+    identity = os.getresuid(), os.getresgid()
     try:
         session = PamSession(service, user)
-        session.check_account()
-        session.establish_credentials()
-        session.open()
+        for step in (session.check_account, session.establish_credentials, session.open):
+            step()
+            if (os.getresuid(), os.getresgid()) != identity:
+                raise PermissionError(f"a module of {step.__name__} changed the process's ids")
         return session
     except Exception as e:
         if session is not None:
@@ -50,9 +53,14 @@ def stand_guard(
     Returns the exit code to leave with, or does not return where the child died of a
     signal: then this process dies of the same, so that its own parent sees it.
     """
-    watcher = guard.Guard(master_pid)
-    pid = process.fork(child)
-    forked(pid)
+    try:
+        watcher = guard.Guard(master_pid)
+        pid = process.fork(child)
+        forked(pid)
+    except OSError as e:  # out of processes, mepd is gone, or a module closed its descriptors
+        guard.sweep()
+        session.close()
+        raise StageError(Stage.PREPARE, f"session process: ({type(e).__name__}) {e}") from None
     setproctitle.setproctitle(f"mepd: session {user}")
     status = watcher.watch(pid, lifeline, at_end=session.close)
     return guard.leave_like(status)

@@ -121,6 +121,10 @@ class PamSession:
             i += 1
         return out
 
+    def forget(self, name: str) -> None:
+        """pam_putenv(3): ``name`` is no longer in what modules and their programs are given."""
+        self._pam.pam_putenv(self._handle, name.encode("utf-8", "surrogateescape"))
+
     def close(self) -> None:
         """Close the session, delete the credentials, pam_end(3). Errors are logged."""
         if self._handle is None:

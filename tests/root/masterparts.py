@@ -109,3 +109,4 @@ class Harness:
         self.run_until(lambda: not self.reaper.strays())
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        syscalls.set_subreaper(False)

@@ -1,0 +1,110 @@
+"""PAM modules that hang, crash or spoil their process: one start fails, nobody else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mepd.model import UepState
+from mepd.posix import process
+from tests.conftest import User, is_gone, need_root, wait_for
+from tests.root import launching, pammodule
+from tests.root.masterparts import REPORTER, Harness
+
+Make = Callable[..., Harness]
+SLEEP = REPORTER + "report()\ntime.sleep(600)\n"
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_root()
+    return pammodule.build(tmp_path_factory.mktemp("pam"))
+
+
+@pytest.fixture
+def make(tmp_path: Path, module: Path) -> Iterator[Make]:
+    """Makes a harness with PAM, whose module misbehaves for one user."""
+    made: list[Harness] = []
+    with ExitStack() as stack:
+
+        def build(what: str, when: str, user: User, **rules: Any) -> Harness:
+            lines = pammodule.misbehaving(module, what, when, user.name)
+            snap = launching.snapshot(
+                launching.script(tmp_path, SLEEP),
+                pam_enable=True,
+                pam_service=stack.enter_context(pammodule.service(*lines)),
+            )
+            made.append(Harness(snap, **rules))
+            return made[-1]
+
+        yield build
+        for harness in made:
+            harness.close()
+
+
+def ask(user: User) -> Any:
+    return launching.request(f"{user.name}@example.org")
+
+
+def test_P5_a_module_that_hangs_delays_nobody_else(
+    make: Make, harper: User, jessie: User
+) -> None:
+    """It blocks every signal; its start fails at start_timeout, and all of it is gone."""
+    h = make("hang", "open", harper, start_timeout=3.0)
+    slow = h.request(ask(harper))
+    child = h.uep().child
+    others = {h.request(ask(jessie)) for _ in range(6)}
+    h.run_until(lambda: others <= set(h.settled), 20)
+    assert slow not in h.settled and not h.notices
+    h.run_until(lambda: slow in h.settled, 20)
+    (text,) = h.texts()
+    assert f"for {harper.name} [exit code: 70; (TimeoutError)" in text
+    wait_for(lambda: is_gone(child.pid), 5)
+    assert [u.state for u in h.table] == [UepState.RUNNING] * 6
+
+
+@pytest.mark.parametrize("when", ["acct", "setcred", "open"])
+@pytest.mark.parametrize(
+    "what", ["segfault", "abort", "exit", "close", "closeall", "uid", "euid"]
+)
+def test_P6_a_module_that_spoils_its_process_fails_one_start(
+    make: Make, harper: User, jessie: User, what: str, when: str
+) -> None:
+    h = make(what, when, harper)
+    good, bad = h.request(ask(jessie)), h.request(ask(harper))
+    h.run_until(lambda: {good, bad} <= set(h.settled))
+    (text,) = h.texts()
+    assert text.startswith(f"Unable to start user endpoint process for {harper.name} [")
+    how = {
+        "segfault": "terminated by signal 11", "abort": "terminated by signal 6",
+        "uid": "exit code: 71", "euid": "exit code: 71",
+    }  # fmt: skip
+    assert how.get(what, "exit code: ") in text
+    (left,) = list(h.table)
+    assert left.user == jessie.name and left.state is UepState.RUNNING
+    h.run_until(lambda: not h.reaper.strays())
+    # Nobody of the failed start is left, not even a UEP that nobody knows.
+    family = process.descendants(os.getpid())
+    assert {p.pid for p in family} == {left.child.pid, left.process.pid}
+    again = h.request(ask(jessie))
+    h.run_until(lambda: again in h.settled)
+    assert len(h.table) == 2
+
+
+def test_P6_a_module_that_crashes_when_the_session_closes(
+    make: Make, harper: User, jessie: User
+) -> None:
+    h = make("segfault", "close", harper)
+    tokens = {h.request(ask(harper)), h.request(ask(jessie))}
+    h.run_until(lambda: tokens <= set(h.settled))
+    uep = next(u for u in h.table if u.user == harper.name)
+    os.kill(uep.process.pid, signal.SIGTERM)
+    h.run_until(lambda: len(h.table) == 1)
+    assert is_gone(uep.process.pid) and is_gone(uep.child.pid)
+    assert [u.user for u in h.table] == [jessie.name]
