@@ -139,6 +139,15 @@ class Launch:
                     self.outcome.session = message
         return self.outcome
 
+    def stages_until_mapped(self) -> None:
+        """Talk until the child has its verdict, and leave it alone then."""
+        sock = self.launched.stages
+        sock.settimeout(60)
+        while self.outcome.mapped is None:
+            for frame in self._reader.feed(sock.recv(65536)):
+                self.outcome.mapped = codec.decode(frame, (Mapped,))
+        sock.sendall(encode_frame(codec.encode(Verdict(True))))
+
     def wait(self) -> Outcome:
         _, self.outcome.status = os.waitpid(self.launched.pid, 0)
         return self.outcome
