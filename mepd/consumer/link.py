@@ -23,7 +23,13 @@ from mepd.consumer.notice import Notice
 from mepd.consumer.register import Registration, register
 from mepd.consumer.session import Session
 from mepd.errors import ServiceError, WireError
-from mepd.wire.worker import EndpointOnline, EndpointRegistered, RegistrationFailed, ServeEndpoint
+from mepd.wire.worker import (
+    EndpointOnline,
+    EndpointRegistered,
+    OwnIdentities,
+    RegistrationFailed,
+    ServeEndpoint,
+)
 
 _log = logging.getLogger(__name__)
 PREFETCH = 64
@@ -91,6 +97,8 @@ class EndpointLink:
             return
         if self._registration is None or answer.endpoint_id != self._endpoint_id:
             self._outbox.send(EndpointRegistered(self.serve.name, answer.endpoint_id))
+        if self.serve.want_identities:
+            self._outbox.send(OwnIdentities(self.serve.name, list(answer.identities)))
         self._endpoint_id = answer.endpoint_id
         self._registration = answer
         self._connect(answer)

@@ -12,7 +12,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mepd.consumer.names import is_short_string, is_uuid
@@ -36,6 +36,7 @@ class Registration:
     heartbeat_routing_key: str
     command_url: str = field(repr=False)
     heartbeat_url: str = field(repr=False)
+    identities: tuple[str, ...] = ()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -169,7 +170,7 @@ def register(
     serve: ServeEndpoint, endpoint_id: str | None, timeout: float = TIMEOUT_S
 ) -> Registration:
     """Register a new endpoint, or the one called ``endpoint_id`` again, which also gives
-    fresh broker credentials. Blocks for at most two timeouts. Raises ServiceError."""
+    fresh broker credentials. Blocks for at most three timeouts. Raises ServiceError."""
     token = bearer_token(serve.service_url, serve.credential, timeout)
     url = f"{serve.service_url.rstrip('/')}/v3/endpoints"
     if endpoint_id is not None:
@@ -180,4 +181,26 @@ def register(
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         method="PUT" if endpoint_id is not None else "POST",
     )
-    return read_registration(_call(request, timeout))
+    registration = read_registration(_call(request, timeout))
+    if not serve.want_identities:
+        return registration
+    return replace(registration, identities=_identities(serve.service_url, token, timeout))
+
+
+def _identities(service_url: str, token: str, timeout: float) -> tuple[str, ...]:
+    """The token's person, by all identities that are linked (OpenID Connect userinfo).
+
+    Raises ServiceError, also for an answer without one: then nobody could be served.
+    """
+    request = urllib.request.Request(
+        f"{service_url.rstrip('/')}/v2/oauth2/userinfo",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    answer = _call(request, timeout)
+    linked = answer.get("identity_set")
+    entries = [answer, *(linked if type(linked) is list else [])]
+    subjects = [e.get("sub") for e in entries if type(e) is dict]
+    found = tuple(dict.fromkeys(s for s in subjects if type(s) is str and is_uuid(s)))
+    if not found:
+        raise ServiceError("the service does not say whose credentials these are")
+    return found

@@ -31,8 +31,8 @@ Handler = Callable[[Peer, str, dict[str, Any]], Any]
 def listen(path: Path, mode: int, chown: str) -> socket.socket:
     """Bind the control socket, never for a moment with a wider mode than asked for.
 
-    A stale socket of a dead mepd is replaced. ``chown`` is USER[:GROUP]. Raises OSError
-    or KeyError.
+    A stale socket of a dead mepd is replaced. ``chown`` is USER[:GROUP]; without root the
+    socket is the caller's, whatever USER says. Raises OSError or KeyError.
     """
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -42,7 +42,7 @@ def listen(path: Path, mode: int, chown: str) -> socket.socket:
     finally:
         os.umask(old)
     uid, gid = owner(chown)
-    os.chown(path, uid, -1 if gid is None else gid)
+    os.chown(path, uid if os.geteuid() == 0 else -1, -1 if gid is None else gid)
     os.chmod(path, mode)
     server.listen(_BACKLOG)
     server.setblocking(False)

@@ -18,6 +18,7 @@ class Endpoint:
 
     snapshot: EndpointSnapshot
     endpoint_id: str | None = None
+    own_identities: tuple[str, ...] = ()
     online: bool = False
     reason: str = "not registered yet"
     draining: bool = False

@@ -158,6 +158,7 @@ class Starts:
             policy=rules.policy,
             master_pid=self._master_pid,
             privileged=rules.privileged,
+            own_identities=endpoint.own_identities,
             mapper_timeout=min(30.0, rules.start_timeout),
             debug=rules.debug,
         )

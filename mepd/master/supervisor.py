@@ -280,6 +280,7 @@ class Supervisor:
                 heartbeat_period=endpoint.snapshot.heartbeat_period,
                 amqp_port=endpoint.snapshot.amqp_port,
                 credential=read_credential(service.credentials),
+                want_identities=not self.starts.rules.privileged,
             )
         )
 
@@ -313,6 +314,8 @@ class Supervisor:
         if isinstance(message, wire.EndpointRegistered):
             remember_id(endpoint, message.endpoint_id)
             self._announce(endpoint)
+        elif isinstance(message, wire.OwnIdentities):
+            endpoint.own_identities = tuple(message.identities)
         elif isinstance(message, wire.EndpointOnline):
             endpoint.online, endpoint.reason = message.online, message.reason
         elif isinstance(message, wire.RegistrationFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -83,9 +84,13 @@ def prove_irreversible(account: Account, old_uid: int, old_gid: int) -> None:
 def drop_for_good(account: Account) -> None:
     """Become ``account`` with no capability and no way to get one. Raises OSError.
 
+    Without root there is only one account to be, which is the caller's own.
+
     For processes that never act for a user: the workers and the unprivileged programs.
     """
     old_uid, old_gid = os.getuid(), os.getgid()
+    if old_uid not in (0, account.uid):
+        raise PermissionError(errno.EPERM, f"only root can become {account.name}")
     if old_uid == 0:
         syscalls.drop_bounding_set()
         set_groups(account)

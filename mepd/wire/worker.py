@@ -26,7 +26,9 @@ class ServeEndpoint:
     """Register an endpoint with the service and consume its command queue.
 
     ``registration`` is the body of POST /v3/endpoints; ``credential`` is
-    ``{"client_id": ..., "client_secret": ...}`` or ``{"token": ...}``.
+    ``{"client_id": ..., "client_secret": ...}`` or ``{"token": ...}``. With
+    ``want_identities`` the service is asked whose credential that is, and OwnIdentities
+    comes before the first start request.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ServeEndpoint:
     heartbeat_period: float
     amqp_port: int | None = None
     credential: dict[str, Any] = field(default_factory=dict, repr=False)
+    want_identities: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ class SendNotice:
 class EndpointRegistered:
     name: str
     endpoint_id: str
+
+
+@dataclass(frozen=True)
+class OwnIdentities:
+    """Who registered the endpoint: the identities that the service links to one person."""
+
+    name: str
+    identities: list[str]
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ TO_CONSUMER = (ServeEndpoint, DropEndpoint, Settle, SendNotice, Stop)
 FROM_CONSUMER = (
     Ready,
     EndpointRegistered,
+    OwnIdentities,
     EndpointOnline,
     RegistrationFailed,
     StartRequested,

@@ -120,6 +120,7 @@ class FakeService:
 
     ``answers`` are consumed first: each is (status, JSON object or bytes); afterwards every
     registration succeeds. ``requests`` are (method, path, headers, JSON body).
+    ``identities`` are the caller's, as userinfo shows them; None for a service without.
     """
 
     def __init__(self, rabbit: Rabbit) -> None:
@@ -130,6 +131,7 @@ class FakeService:
         self.exchange = f"{self.endpoint_id}.reports"
         self.url = rabbit.url()
         self.answers: list[tuple[int, Any]] = []
+        self.identities: list[str] | None = [str(uuid.uuid4())]
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.declare()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -149,7 +151,7 @@ class FakeService:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with contextlib.suppress(ValueError):
                     body = json.loads(body)
                 service.requests.append((self.command, self.path, dict(self.headers), body))
@@ -162,7 +164,7 @@ class FakeService:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_POST = do_PUT = _serve
+            do_GET = do_POST = do_PUT = _serve
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -172,7 +174,15 @@ class FakeService:
     def answer(self, path: str) -> tuple[int, Any]:
         if path == "/v2/oauth2/token":
             return 200, {"access_token": TOKEN, "expires_in": 3600}
+        if path == "/v2/oauth2/userinfo":
+            return self.userinfo()
         return self.answers.pop(0) if self.answers else (200, self.registration())
+
+    def userinfo(self) -> tuple[int, Any]:
+        if self.identities is None:
+            return 503, {"reason": "down for repairs"}
+        linked = [{"sub": i, "username": f"{i}@example.com"} for i in self.identities]
+        return 200, {"sub": self.identities[0], "identity_set": linked} if linked else {}
 
     def registration(self) -> dict[str, Any]:
         return {
