@@ -20,6 +20,7 @@ GOOD: list[Any] = [
     worker.Settle("a-1:1:debug"),
     worker.SendNotice("1", "debug", "no", {"endpoint_id": "x"}),
     worker.EndpointRegistered("debug", "id"),
+    worker.OwnIdentities("debug", ["id"]),
     worker.EndpointOnline("debug", False, "gone"),
     worker.RegistrationFailed("debug", "no", True),
     worker.StartRequested("a-1:1:debug", "debug", {}),
