@@ -6,7 +6,6 @@ import ctypes
 import os
 import secrets
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from mepd.model import Stage
 from mepd.posix import process
 from mepd.posix.pam import PamSession
-from tests.conftest import User, need_root, require, wait_for
+from tests.conftest import User, is_gone, need_root, require, wait_for
 from tests.root import launching
 
 SLEEPER = "import socket, time\nsocket.socket(fileno=5).sendall(b'up')\ntime.sleep(600)\n"
@@ -58,10 +57,6 @@ def launch_with(service_name: str, user: User, folder: Path, body: str) -> launc
     return launching.Launch(launching.plan(snap, req))
 
 
-def ended(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.parametrize("end", ["exit", "kill", "master"])
 def test_P1_session_is_closed_as_root_however_the_uep_ends(
     harper: User, service: Service, tmp_path: Path, end: str
@@ -85,7 +80,7 @@ def test_P1_session_is_closed_as_root_however_the_uep_ends(
             assert launch.launched.lifeline is not None
             launch.launched.lifeline.close()
         launch.wait()
-        assert ended(uep)
+        assert is_gone(uep)
         assert record.read_text().splitlines()[1:] == [f"close_session {harper.name} 0"]
         if end != "exit":
             assert os.WIFSIGNALED(launch.outcome.status or 0)
@@ -108,7 +103,7 @@ def test_T3_session_process_stays_root_and_pdeathsig_reaches_the_uep(
         os.kill(launch.launched.pid, signal.SIGKILL)
         launch.wait()
         uep = outcome.session.pid
-        wait_for(lambda: ended(uep), 2, "the UEP to die with its session process")
+        wait_for(lambda: is_gone(uep), 2, "the UEP to die with its session process")
     finally:
         launch.close()
 
@@ -213,7 +208,7 @@ def test_R2_descendants_with_sessions_of_their_own_end_with_the_session(
         assert launch.notify() == b"up"
         pid = int(wait_for((tmp_path / "pid").read_text, 5))
         launch.wait()
-        assert ended(pid)
+        assert is_gone(pid)
     finally:
         launch.close()
 
@@ -239,9 +234,6 @@ def test_a_hanging_module_can_be_killed(harper: User, service: Service, tmp_path
         assert target is not None
         process.kill_tree(target)
         launch.wait()
-        deadline = time.monotonic() + 2
-        while any(process.identify(p.pid) == p for p in family) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not any(process.identify(p.pid) == p for p in family)
+        wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
     finally:
         launch.close()
