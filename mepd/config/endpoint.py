@@ -15,7 +15,7 @@ from mepd.config import mappingfile, mappinglint, registration, safeyaml
 from mepd.config.configyaml import ConfigYaml, named_files
 from mepd.config.names import UUID
 from mepd.config.settings import EndpointSnapshot
-from mepd.config.textfile import FILE_MAX, read_text
+from mepd.config.textfile import FILE_MAX, read_text, version_of
 from mepd.errors import ConfigError
 
 CONFIG = "config.yaml"
@@ -23,6 +23,8 @@ TEMPLATES = ("user_config_template.yaml.j2", "user_config_template.yaml")
 SCHEMA = "user_config_schema.json"
 ENVIRONMENT = "user_environment.yaml"
 REGISTRATION = "endpoint.json"
+KNOWN = (CONFIG, *TEMPLATES, SCHEMA, ENVIRONMENT)
+"""What mepd looks for in a folder, whatever config.yaml names."""
 TOTAL_MAX = 2 * FILE_MAX
 """All files of a folder: as escaped JSON they still fit a worker's frame."""
 _OTHERS_MAX = 64
@@ -131,6 +133,11 @@ def _includes(files: Mapping[str, str], template_name: str) -> dict[str, str]:
     }
 
 
+def versions(files: Mapping[str, str]) -> dict[str, str]:
+    """The version of each file's text; endpoint.json, which is mepd's own, has none."""
+    return {name: version_of(text) for name, text in files.items() if name != REGISTRATION}
+
+
 def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> EndpointSnapshot:
     """One snapshot of the texts that :func:`read_files` read. Raises ConfigError."""
     config_text = files.get(CONFIG, "")
@@ -162,4 +169,5 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         max_ueps_per_user=config.whole("max_ueps_per_user", 1_000_000) or 0,
         registration=registration.body(name, config, config_text, template, schema),
         warnings=(*config.ignored(), *mappinglint.lint(mappings or ())),
+        versions=versions(files),
     )

@@ -81,6 +81,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
             for name, label in _labels(found, "program")
         ),
         files=tuple(found.files),
+        versions=tuple(found.versions),
+        patterns=tuple(found.patterns),
         environ=dict(environ),
     )
 

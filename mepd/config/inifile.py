@@ -49,11 +49,14 @@ class Layout:
 
 @dataclass
 class Collected:
-    """Sections by name from all files, where each begins, and the files themselves."""
+    """Sections by name from all files, where each begins, the files themselves with the
+    version of each, and the absolute patterns of ``[include] files``."""
 
     sections: dict[str, Section] = field(default_factory=dict)
     places: dict[str, tuple[Path, int]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
 
 
 class _Parser(configparser.RawConfigParser):
@@ -131,6 +134,7 @@ class _Reader:
         if text is None:
             raise FileNotFoundError(2, "No such file or directory", str(path))
         self.found.files.append(path)
+        self.found.versions.append(textfile.version_of(text))
         parser = _Parser()
         try:
             parser.read_numbered(text)
@@ -167,6 +171,7 @@ class _Reader:
     def include(self, value: Value) -> None:
         """Take in what a ``files`` key names, each folder's matches sorted."""
         for pattern in _expand(value, self._environ).text.split():
+            self.found.patterns.append(str(value.here / pattern))
             matches = sorted(glob.glob(pattern, root_dir=value.here))
             if not matches and not glob.has_magic(pattern):
                 raise value.error(f"{pattern} does not exist")

@@ -18,7 +18,7 @@ _LINKS_MAX = 40
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def _way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+def way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every folder, link and file that opening ``path`` passes. Raises OSError."""
     todo = list(reversed(path.absolute().parts[1:]))
     at, links = "/", 0
@@ -69,7 +69,7 @@ def check_ownership(paths: Iterable[Path], uid: int | None = None) -> None:
     seen: set[str] = set()
     for path in paths:
         try:
-            for step, info in _way(path):
+            for step, info in way(path):
                 if step in seen:
                     continue
                 seen.add(step)

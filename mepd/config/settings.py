@@ -79,6 +79,7 @@ class ProgramSection:
 class Settings:
     """One consistent reading of the INI file and all that it includes.
 
+    ``versions`` belong to ``files``; ``patterns`` are what ``[include] files`` looks for.
     ``environ`` is what %(ENV_X)s was taken from, for the next reading: mepd's own
     environment has less.
     """
@@ -90,6 +91,8 @@ class Settings:
     endpoints: tuple[EndpointSection, ...] = ()
     programs: tuple[ProgramSection, ...] = ()
     files: tuple[Path, ...] = ()
+    versions: tuple[str, ...] = field(default=(), compare=False)
+    patterns: tuple[str, ...] = field(default=(), compare=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -100,7 +103,8 @@ class EndpointSnapshot:
     ``mappings`` are the documents of the identity mapping file (None: no mapping
     configured); ``environment`` is user_environment.yaml, values as strings;
     ``includes`` are the other templates of the folder, by name; ``config`` is the
-    parsed config.yaml as the templates' ``parent_config`` shows it.
+    parsed config.yaml as the templates' ``parent_config`` shows it; ``versions`` name the
+    content of each file that was read, by its name.
     """
 
     name: str
@@ -125,3 +129,4 @@ class EndpointSnapshot:
     max_ueps_per_user: int = 0
     registration: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)

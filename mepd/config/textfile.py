@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -37,3 +38,8 @@ def read_text(path: Path) -> str | None:
         line = text.count("\n", 0, control.start()) + 1
         raise ConfigError(f"a control character ({control[0]!r})", str(path), line)
     return text
+
+
+def version_of(text: str) -> str:
+    """A short name of a file's content: the beginning of what sha256sum(1) prints."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

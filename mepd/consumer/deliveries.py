@@ -100,3 +100,10 @@ class Deliveries:
         if tag in self._unsettled and self._channel.is_open:
             self._unsettled.discard(tag)
             self._channel.basic_ack(tag)
+
+    def cancel(self, consumer_tag: str) -> bool:
+        """Receive no more; False if the channel is not open."""
+        if not self._channel.is_open:
+            return False
+        self._channel.basic_cancel(consumer_tag)
+        return True

@@ -74,6 +74,10 @@ class Heartbeat:
         )
         self._timer = self._loop.call_later(pause, self._connect)
 
+    def update(self, address: BrokerAddress, where: Registration) -> None:
+        """Fresh credentials, for when the connection has to be made again."""
+        self._address, self._where = address, where
+
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._loop.remove_timeout(self._timer)

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from mepd.consumer import tokens
@@ -33,6 +34,9 @@ from mepd.wire.worker import (
 
 _log = logging.getLogger(__name__)
 PREFETCH = 64
+CONSUMER_TAG = "mepd"
+
+Answer = Registration | ServiceError
 
 
 class Carrier(Protocol):
@@ -67,6 +71,10 @@ class EndpointLink:
         self._timer: Any = None
         self._online_since = 0.0
         self._told: tuple[bool, str] | None = None
+        self._known: ServeEndpoint | None = None
+        self._refresher: Any = None
+        self._refreshing = False
+        self._draining = False
         self._closed = False
         self._register()
 
@@ -74,23 +82,28 @@ class EndpointLink:
     def _register(self) -> None:
         self._timer = None
         try:
-            threading.Thread(target=self._ask_service, name="register", daemon=True).start()
+            self._ask_service(self._answered)
         except RuntimeError as e:  # out of processes
             self._retry(f"cannot register: {e}")
 
-    def _ask_service(self) -> None:
-        """In a thread of its own: the service may take its time."""
-        try:
-            answer: Registration | ServiceError = register(self.serve, self._endpoint_id)
-        except ServiceError as e:
-            answer = e
-        except Exception as e:
-            _log.exception("registering endpoint %s", self.serve.name)
-            answer = ServiceError(f"registering failed: {type(e).__name__}")
-        self._loop.add_callback_threadsafe(lambda: self._answered(answer))
+    def _ask_service(self, then: Callable[[ServeEndpoint, Answer], None]) -> None:
+        """In a thread of its own: the service may take its time. Raises RuntimeError."""
+        serve, endpoint_id = self.serve, self._endpoint_id
 
-    def _answered(self, answer: Registration | ServiceError) -> None:
-        if self._closed:
+        def ask() -> None:
+            try:
+                answer: Answer = register(serve, endpoint_id)
+            except ServiceError as e:
+                answer = e
+            except Exception as e:
+                _log.exception("registering endpoint %s", serve.name)
+                answer = ServiceError(f"registering failed: {type(e).__name__}")
+            self._loop.add_callback_threadsafe(lambda: then(serve, answer))
+
+        threading.Thread(target=ask, name="register", daemon=True).start()
+
+    def _answered(self, serve: ServeEndpoint, answer: Answer) -> None:
+        if self._closed or self._draining:
             return
         if isinstance(answer, ServiceError):
             self._not_registered(answer)
@@ -101,6 +114,7 @@ class EndpointLink:
             self._outbox.send(OwnIdentities(self.serve.name, list(answer.identities)))
         self._endpoint_id = answer.endpoint_id
         self._registration = answer
+        self._known = serve
         self._connect(answer)
 
     def _not_registered(self, error: ServiceError) -> None:
@@ -111,6 +125,67 @@ class EndpointLink:
             self._connect(self._registration)  # the service is down; the broker may not be
         else:
             self._retry(str(error), patient=error.fatal)
+
+    # --- what changed at the endpoint ---------------------------------------------------
+    def update(self, serve: ServeEndpoint) -> bool:
+        """Take over what only the service wants to know, without leaving the broker.
+
+        False if the link cannot: it must be made anew.
+        """
+        same = replace(
+            self.serve, endpoint_id=serve.endpoint_id, registration=serve.registration,
+            credential=serve.credential,
+        )  # fmt: skip
+        ids = (self.serve.endpoint_id, self._endpoint_id)
+        if self._draining or same != serve or serve.endpoint_id not in ids:
+            return False
+        self.serve = serve
+        self._refresh()
+        return True
+
+    def _refresh(self) -> None:
+        """Tell the service what it does not know, if the link stands; else the next round
+        tells it."""
+        self._refresher = None
+        stale = self._known is not None and not _same_news(self._known, self.serve)
+        if self._closed or self._refreshing or not stale or not self._online_since:
+            return
+        try:
+            self._ask_service(self._refreshed)
+            self._refreshing = True
+        except RuntimeError as e:
+            self._refresh_later(f"cannot register: {e}")
+
+    def _refresh_later(self, reason: str) -> None:
+        _log.warning(
+            "endpoint %s: the service does not know its changed configuration: %s; trying"
+            " again in %.0f s", self.serve.name, reason, MAX_S,
+        )  # fmt: skip
+        if self._refresher is None:
+            self._refresher = self._loop.call_later(MAX_S, self._refresh)
+
+    def _refreshed(self, serve: ServeEndpoint, answer: Answer) -> None:
+        self._refreshing = False
+        if self._closed or self._session is None or not self._online_since:
+            return
+        if isinstance(answer, ServiceError):
+            self._refresh_later(str(answer))
+            return
+        old, self._registration, self._known = self._registration, answer, serve
+        try:
+            own = parse_url(answer.command_url, self.serve.amqp_port)
+            address = parse_url(answer.heartbeat_url, self.serve.amqp_port)
+        except WireError as e:
+            self._session.fail(f"the service's answer: {e}")
+            return
+        if old is None or _moved(old, answer) or self._own is None or own.place != self._own.place:
+            self._session.fail("the service moved the endpoint's queue")
+            return
+        self._own = own
+        if self._heartbeat is not None:
+            self._heartbeat.update(address, answer)
+        _log.info("endpoint %s is registered as it is now", self.serve.name)
+        self._refresh()
 
     # --- consuming --------------------------------------------------------------------
     def _connect(self, registration: Registration) -> None:
@@ -139,11 +214,12 @@ class EndpointLink:
         )
 
     def _begin(self, channel: Any, queue: str, deliveries: Deliveries) -> None:
-        if self._deliveries is deliveries and channel.is_open:
+        if self._deliveries is deliveries and channel.is_open and not self._draining:
             channel.basic_consume(
                 queue,
                 on_message_callback=deliveries.receive,
                 callback=lambda _frame: self._online(deliveries),
+                consumer_tag=CONSUMER_TAG,
             )
 
     def _cancelled(self) -> None:
@@ -151,12 +227,13 @@ class EndpointLink:
             self._session.fail("the broker cancelled the consumer: its queue is gone")
 
     def _online(self, deliveries: Deliveries) -> None:
-        if self._deliveries is not deliveries:
+        if self._deliveries is not deliveries or self._draining:
             return  # answered too late: the link is closed or has broken
         assert self._registration is not None
         self._online_since = time.monotonic()
         _log.info("endpoint %s listens for start requests", self.serve.name)
         self._tell(True, "")
+        self._loop.call_later(0, self._refresh)
         try:
             address = parse_url(self._registration.heartbeat_url, self.serve.amqp_port)
         except WireError as e:
@@ -171,7 +248,7 @@ class EndpointLink:
         self._deliveries = None
         self._session = None
         self._silence()
-        if not self._closed:
+        if not self._closed and not self._draining:
             self._retry(reason)
 
     def _silence(self) -> None:
@@ -207,12 +284,33 @@ class EndpointLink:
         """Tell the service through this link's own broker that a UEP failed."""
         self._notices.submit(Notice(text, self._own, self.serve.amqp_port, amqp_creds), done)
 
+    def drain(self) -> None:
+        """Consume no more and say goodbye; what is held can still be settled."""
+        self._draining = True
+        if self._deliveries is None or not self._deliveries.cancel(CONSUMER_TAG):
+            self._leave()
+        self._tell(False, "draining")
+        if self._heartbeat is not None:
+            self._heartbeat.say_goodbye(lambda: None)
+            self._heartbeat = None
+
+    def _leave(self) -> None:
+        """No broker holds anything for this link: there is nothing to come back to."""
+        self._cancel_timers()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, self._refresher):
+            if timer is not None:
+                self._loop.remove_timeout(timer)
+        self._timer = self._refresher = None
+
     def close(self, done: Callable[[], None] = lambda: None) -> None:
         """Stop: what is unacked goes back to the broker; the last heartbeat says farewell."""
         self._closed = True
-        if self._timer is not None:
-            self._loop.remove_timeout(self._timer)
-            self._timer = None
+        self._cancel_timers()
         self._deliveries = None
         if self._session is not None:
             self._session.close()
@@ -222,3 +320,15 @@ class EndpointLink:
         else:
             self._heartbeat.say_goodbye(done)
             self._heartbeat = None
+
+
+def _same_news(one: ServeEndpoint, other: ServeEndpoint) -> bool:
+    """Whether the service would be told the same, with the same credential."""
+    return (one.registration, one.credential) == (other.registration, other.credential)
+
+
+def _moved(old: Registration, new: Registration) -> bool:
+    """Whether queue or exchange are others; fresh credentials alone are no reason to leave."""
+    return (old.command_queue, old.heartbeat_exchange, old.heartbeat_routing_key) != (
+        new.command_queue, new.heartbeat_exchange, new.heartbeat_routing_key,
+    )  # fmt: skip

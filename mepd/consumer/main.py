@@ -24,6 +24,7 @@ from mepd.consumer.notice import Notices
 from mepd.consumer.pipe import MasterPipe
 from mepd.errors import WireError
 from mepd.wire.worker import (
+    DrainEndpoint,
     DropEndpoint,
     NoticeDone,
     Ready,
@@ -69,6 +70,9 @@ class Consumer:
         match message:
             case ServeEndpoint():
                 self._serve(message)
+            case DrainEndpoint(name=name):
+                if name in self._links:
+                    self._links[name].drain()
             case DropEndpoint(name=name):
                 self._drop(name)
             case Settle(token=text):
@@ -80,7 +84,7 @@ class Consumer:
 
     def _serve(self, serve: ServeEndpoint) -> None:
         old = self._links.get(serve.name)
-        if self._stopping or (old is not None and old.serve == serve):
+        if self._stopping or (old is not None and old.update(serve)):
             return
         if old is not None:
             old.close()

@@ -43,13 +43,19 @@ class ConsumerLink:
         self._notices[notice.notice_id] = (notice, frozenset(tokens))
         self._send(notice)
 
-    def notice_done(self, done: NoticeDone) -> None:
+    def waits_for(self, endpoint: str) -> bool:
+        """Whether a notice for this endpoint is on its way."""
+        return any(notice.endpoint == endpoint for notice, _ in self._notices.values())
+
+    def notice_done(self, done: NoticeDone) -> str:
+        """A notice is out, or cannot be; the endpoint that it was for, if it is known."""
         notice, tokens = self._notices.pop(done.notice_id, (None, frozenset()))
         if notice is None:
-            return
+            return ""
         if not done.sent:
             log.warning("failure notice for endpoint %s not sent: %s", notice.endpoint, done.reason)
         self.settle(tokens)
+        return notice.endpoint
 
     def lost(self) -> None:
         """The consumer is gone, and with it every token."""

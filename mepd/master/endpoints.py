@@ -8,13 +8,18 @@ import os
 from dataclasses import dataclass, field
 
 from mepd.config.settings import EndpointSnapshot
+from mepd.master.filebook import FileBook
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Endpoint:
-    """One endpoint; ``snapshot`` is replaced as a whole by a reload."""
+    """One endpoint; ``snapshot`` is replaced as a whole by a reload.
+
+    ``by_hand`` is one that mepctl started: mepd.conf has no say in its end. One that is
+    ``draining`` takes no further requests and goes with its last UEP.
+    """
 
     snapshot: EndpointSnapshot
     endpoint_id: str | None = None
@@ -22,10 +27,14 @@ class Endpoint:
     online: bool = False
     reason: str = "not registered yet"
     draining: bool = False
+    by_hand: bool = False
     starts: int = 0
     failures: int = 0
-    error: str = ""
     announced: bool = field(default=False, repr=False)
+    files: FileBook = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.files = FileBook(self.snapshot.directory, self.snapshot.versions)
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ class Ends:
         self._consumer = consumer
         self._endpoint_of = endpoint_of
         self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
+        self.when_ended: Callable[[str], None] = lambda _endpoint: None
 
     def ended(self, uep: Uep, status: int) -> None:
         """The master's child of ``uep`` was reaped with ``status`` (wait(2))."""
@@ -48,6 +49,7 @@ class Ends:
             self._start_failed(uep, status)
         else:
             self._stopped(uep, status, before)
+        self.when_ended(uep.endpoint)
 
     def _drain_last_words(self, uep: Uep) -> None:
         """A failure may still be in the stage socket when the death is noticed first."""

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import mepd
 from mepd import log as mepdlog
-from mepd.config import endpoint, ini, ownership
+from mepd.config import ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError
+from mepd.master import folder
 from mepd.master.loop import LoopFailure
-from mepd.master.supervisor import SIGNALS, Supervisor, read_endpoint
+from mepd.master.supervisor import SIGNALS, Supervisor
 from mepd.posix import accounts, daemon
 from mepd.posix.accounts import Account
 
@@ -53,7 +54,7 @@ def _load(path: Path, environ: Mapping[str, str]) -> Settings:
         raise StartupError(f"{path}: {e.strerror}", os.EX_NOINPUT) from None
 
 
-def _check_owners(settings: Settings, snapshots: list[EndpointSnapshot]) -> None:
+def _check_owners(settings: Settings) -> None:
     """As root, believe and run only what nobody but root can change."""
     if os.geteuid() != 0:
         return
@@ -61,9 +62,6 @@ def _check_owners(settings: Settings, snapshots: list[EndpointSnapshot]) -> None
         *ownership.settings_paths(settings),
         *ownership.code_paths(Path(mepd.__file__).parent, sys.path, sys.executable),
     ]
-    for snapshot in snapshots:
-        names = endpoint.read_files(snapshot.directory)
-        paths += ownership.endpoint_paths(snapshot, names)
     try:
         ownership.check_ownership(paths)
     except ConfigError as e:
@@ -75,7 +73,7 @@ def _check_owners(settings: Settings, snapshots: list[EndpointSnapshot]) -> None
 def _endpoints(settings: Settings) -> list[EndpointSnapshot]:
     try:
         return [
-            read_endpoint(e.name, e.directory, os.geteuid() == 0)
+            folder.load(e.name, e.directory, os.geteuid() == 0)
             for e in settings.endpoints
             if e.autostart
         ]
@@ -153,7 +151,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     pidfile = _pidfile(settings)
     _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
-    _check_owners(settings, snapshots)
+    _check_owners(settings)
     supervisor = Supervisor(settings, snapshots, _worker_account(settings), args.debug)
     _listen(supervisor, settings)
     ready.tell(os.EX_OK)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from mepd.config.settings import ProgramSection
@@ -30,6 +31,7 @@ class Program:
         self.description = "not started"
         self.process: ProcessId | None = None
         self.since = loop.clock()
+        self.when_stopped: Callable[[], None] = lambda: None
         self._loop = loop
         self._reaper = reaper
         self._logfile = section.stdout_logfile or log_dir / f"program-{section.name}.log"
@@ -81,6 +83,7 @@ class Program:
         self._cancel()
         if self.process is None:
             self._set(ProgramState.STOPPED, "stopped")
+            self.when_stopped()
             return
         self._set(ProgramState.STOPPING, "")
         process.signal_process(self.process, signal.SIGTERM)
@@ -109,6 +112,7 @@ class Program:
             process.kill_tree(stray)
         if before is ProgramState.STOPPING:
             self._set(ProgramState.STOPPED, how)
+            self.when_stopped()
         elif before is ProgramState.STARTING:
             self._failed(how)
         else:

@@ -1,92 +1,169 @@
-"""Live changes: read by the master, checked by the watcher, swapped in as a whole.
+"""Live changes of endpoints: read by the master, checked by the watcher, swapped as a whole.
 
-The master never parses what the watcher, which has no rights, has not found good: a file
-that crashes or stalls a parser costs the watcher, not the UEPs.
+The watcher, which has no rights, parses first: a file that crashes or stalls a parser costs
+the watcher, not the UEPs. (Of config.yaml the master must read before which other files it
+names; that is bounded in size.) One folder is checked at a time, so that it is known whose
+files ended the watcher.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from mepd.config import changes, watchplan
 from mepd.config import endpoint as endpoint_config
 from mepd.errors import ConfigError
+from mepd.master import folder
 from mepd.master.endpoints import Endpoint
 from mepd.wire.worker import Validate, Validated
 
 log = logging.getLogger(__name__)
 
+_DEATHS_MAX = 2
+
 
 @dataclass(frozen=True)
-class _Pending:
+class _Job:
+    token: str
     endpoint: Endpoint
     files: dict[str, str]
+    deaths: int = 0
+    withdrawn: bool = False
 
 
 class Reloader:
     """Re-reads endpoints' folders; ``swapped`` is called with each endpoint that changed."""
 
-    def __init__(self, send: Callable[[Any], bool], swapped: Callable[[Endpoint], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Any], bool],
+        swapped: Callable[[Endpoint], None],
+        privileged: bool,
+    ) -> None:
+        """``send`` gives a message to the watcher; False if there is none."""
         self._send = send
         self._swapped = swapped
+        self._privileged = privileged
         self._tokens = itertools.count(1)
-        self._pending: dict[str, _Pending] = {}
+        self._waiting: dict[str, _Job] = {}
+        self._checking: _Job | None = None
+        self._seen: dict[str, watchplan.Signature] = {}
+        self._unreadable: set[str] = set()
 
     def reread(self, endpoint: Endpoint) -> None:
-        """Read the folder again and have it checked."""
-        directory = endpoint.snapshot.directory
+        """Read the folder again and, if it changed, have it checked."""
+        self._cancel(endpoint)
+        self._seen[endpoint.name] = _signature(endpoint)
         try:
-            files = endpoint_config.read_files(directory)
+            files = folder.read(endpoint.snapshot.directory, self._privileged)
         except (ConfigError, OSError) as e:
             self._refused(endpoint, str(e))
+            self._unreadable.add(endpoint.name)
             return
-        token = f"v{next(self._tokens)}"
-        self._pending[token] = _Pending(endpoint, files)
-        if not self._send(Validate(token, endpoint.name, files)):
-            del self._pending[token]
-            log.warning("%s changed, but nobody can check it now: kept as it was", directory)
+        if endpoint_config.versions(files) == endpoint.files.versions:
+            self._unchanged(endpoint)
+            return
+        self._waiting[endpoint.name] = _Job(f"v{next(self._tokens)}", endpoint, files)
+        self._next()
 
-    def reread_changed(self, endpoints: list[Endpoint], paths: list[str]) -> None:
-        """Re-read the endpoints whose files are among ``paths``."""
-        folders = {str(Path(p).parent) for p in paths}
+    def reread_changed(self, endpoints: Iterable[Endpoint], paths: list[str]) -> None:
+        """Re-read the endpoints whose files may be among ``paths``."""
         for endpoint in endpoints:
-            snapshot = endpoint.snapshot
-            mapping = snapshot.mapping_path
-            if str(snapshot.directory) in folders or (mapping and str(mapping.parent) in folders):
+            plan = watchplan.plan_for(watchplan.endpoint_paths(endpoint.snapshot))
+            if any(plan.concerns(path) for path in paths):
+                self.reread(endpoint)
+
+    def poll(self, endpoints: Iterable[Endpoint]) -> None:
+        """Re-read those that look otherwise than when they were last read.
+
+        And those that could not be read then, be it for what is not theirs, such as the
+        mode of a folder above.
+        """
+        for endpoint in endpoints:
+            changed = self._seen.get(endpoint.name) != _signature(endpoint)
+            if changed or endpoint.name in self._unreadable:
                 self.reread(endpoint)
 
     def validated(self, answer: Validated) -> None:
-        pending = self._pending.pop(answer.token, None)
-        if pending is None:
+        job = self._checking
+        if job is None or job.token != answer.token:
             return
-        if answer.error:
-            self._refused(pending.endpoint, answer.error)
+        self._checking = None
+        if not job.withdrawn and answer.error:
+            self._refused(job.endpoint, answer.error)
+        elif not job.withdrawn:
+            self._swap(job)
+        self._next()
+
+    def forget(self, on_purpose: bool) -> None:
+        """The watcher is gone, and with it its answer; files that end it are refused."""
+        job, self._checking = self._checking, None
+        if job is None or job.withdrawn:
             return
-        endpoint = pending.endpoint
-        old = endpoint.snapshot
+        job = job if on_purpose else replace(job, deaths=job.deaths + 1)
+        if job.deaths < _DEATHS_MAX:
+            self._waiting[job.endpoint.name] = job
+        else:
+            self._refused(job.endpoint, "config-watcher ended while it checked the files")
+
+    def resume(self) -> None:
+        """There is a watcher again."""
+        self._next()
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone, or another has its name."""
+        self._cancel(endpoint)
+        self._seen.pop(endpoint.name, None)
+        self._unreadable.discard(endpoint.name)
+
+    def _cancel(self, endpoint: Endpoint) -> None:
+        """What was read before is out of date."""
+        self._waiting.pop(endpoint.name, None)
+        self._unreadable.discard(endpoint.name)
+        if self._checking is not None and self._checking.endpoint is endpoint:
+            self._checking = replace(self._checking, withdrawn=True)
+
+    def _next(self) -> None:
+        if self._checking is not None or not self._waiting:
+            return
+        job = next(iter(self._waiting.values()))
+        if self._send(Validate(job.token, job.endpoint.name, job.files)):
+            del self._waiting[job.endpoint.name]
+            self._checking = job
+
+    def _swap(self, job: _Job) -> None:
+        endpoint, old = job.endpoint, job.endpoint.snapshot
         try:
-            new = endpoint_config.parse_files(old.name, old.directory, pending.files)
-        except ConfigError as e:
+            new = folder.parse(old.name, old.directory, job.files, self._privileged)
+        except (ConfigError, OSError) as e:
             self._refused(endpoint, str(e))
+            self._unreadable.add(endpoint.name)
             return
-        endpoint.error = ""
-        if replace(new, endpoint_id=old.endpoint_id) == old:
-            return  # endpoint.json is the master's own
         endpoint.snapshot = new
-        log.info("Configuration of endpoint %s changed: in force from the next start", old.name)
+        endpoint.files.accept(new.versions)
+        log.info(
+            "Configuration of endpoint %s changed: %s; in force from the next start",
+            old.name, changes.of_endpoint(old, new),
+        )  # fmt: skip
+        self._seen.pop(endpoint.name, None)  # other files may count now
         self._swapped(endpoint)
 
-    def forget(self) -> None:
-        """The watcher is gone, and with it its answers."""
-        self._pending.clear()
+    def _unchanged(self, endpoint: Endpoint) -> None:
+        if endpoint.files.error:
+            log.info("Configuration of endpoint %s is again what is in force", endpoint.name)
+            endpoint.files.accept(endpoint.files.versions)
 
     def _refused(self, endpoint: Endpoint, reason: str) -> None:
-        endpoint.error = reason
-        log.error(
-            "Unable to update the configuration of endpoint %s -- %s; the previous one"
-            " remains in force", endpoint.name, reason,
-        )  # fmt: skip
+        if endpoint.files.refuse(reason, endpoint_config.CONFIG, endpoint_config.KNOWN):
+            log.error(
+                "Unable to update the configuration of endpoint %s -- %s; the previous one"
+                " remains in force", endpoint.name, reason,
+            )  # fmt: skip
+
+
+def _signature(endpoint: Endpoint) -> watchplan.Signature:
+    return watchplan.signature(watchplan.endpoint_paths(endpoint.snapshot))

@@ -14,21 +14,19 @@ from typing import Any
 import setproctitle
 
 from mepd import log as mepdlog
-from mepd.config import endpoint as endpoint_config
-from mepd.config import ini, logindefs
+from mepd.config import logindefs
 from mepd.config.launchplan import AccountPolicy
 from mepd.config.settings import EndpointSnapshot, Settings
-from mepd.config.watchplan import WatchPlan
 from mepd.errors import ConfigError, ControlError
 from mepd.master import control, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint, remember_id
 from mepd.master.ends import Ends
+from mepd.master.liveconfig import LiveConfig
 from mepd.master.loop import Loop
-from mepd.master.programs import Program, start_order
+from mepd.master.programs import Program
 from mepd.master.reaper import Reaper
-from mepd.master.reload import Reloader
 from mepd.master.shutdown import Shutdown
 from mepd.master.starts import StartRules, Starts
 from mepd.master.stopping import Stopper
@@ -86,7 +84,6 @@ class Supervisor:
     ) -> None:
         syscalls.set_subreaper()
         self.loop = Loop()
-        self.settings = settings
         self.table = UepTable()
         self.exit_code = os.EX_OK
         self._worker_account = worker
@@ -94,11 +91,16 @@ class Supervisor:
         self._started = self.loop.clock()
         self._records = mepdlog.RecordChannel()
         self._reaper = Reaper()
-        self.endpoints = {s.name: Endpoint(s, s.endpoint_id) for s in snapshots}
+        log_dir = settings.mepd.logfile.parent
+        self.config = LiveConfig(
+            self.loop, self, settings, snapshots,
+            lambda section: Program(self.loop, self._reaper, section, log_dir),
+            os.geteuid() == 0,
+        )  # fmt: skip
+        self.endpoints = self.config.endpoints
         self._make_workers(worker)
         self._make_uep_parts(worker)
-        log_dir = settings.mepd.logfile.parent
-        self.programs = [Program(self.loop, self._reaper, p, log_dir) for p in settings.programs]
+        self.programs = self.config.programs.programs
         self._shutdown = Shutdown(
             self.loop, self.table, self.stopper, self._ends, self.workers, self.programs,
             self.loop.stop,
@@ -113,30 +115,29 @@ class Supervisor:
         )  # fmt: skip
         self._watcher = Worker(
             self.loop, self._reaper, "config-watcher", "mepd.watcher.main:run", account,
-            wire.FROM_WATCHER, self._watch_plan,
+            wire.FROM_WATCHER, self.config.watch_plan,
         )  # fmt: skip
         self.workers = [self._consumer, self._watcher]
         self.link = ConsumerLink(self._consumer.send)
-        self._reloader = Reloader(self._watcher.send, self._serve)
         self._consumer.on_message = self._from_consumer
         self._consumer.on_up = self._consumer_up
         self._consumer.on_down = self._consumer_down
-        self._watcher.on_message = self._from_watcher
-        self._watcher.on_down = self._reloader.forget
+        self.config.begin(self._watcher)
 
     def _make_uep_parts(self, account: Account) -> None:
-        self.stopper = Stopper(self.loop, self.table, self.settings.mepd.stopwaitsecs)
+        self.stopper = Stopper(self.loop, self.table, self.config.settings.mepd.stopwaitsecs)
         find = self.endpoints.get
         self._ends = Ends(self.loop, self._reaper, self.table, self.link, find)
         self.starts = Starts(
             self.loop, self._reaper, self.table, self.link, self.stopper, self._ends,
-            self._records, start_rules(self.settings, account, self._debug), os.getpid(), find,
+            self._records, self.rules_for(self.config.settings), os.getpid(), find,
         )  # fmt: skip
+        self._ends.when_ended = self.config.forget_drained
 
     # --- life -------------------------------------------------------------------------
     def listen(self) -> None:
         """Open the control socket. Raises OSError or KeyError."""
-        section = self.settings.control
+        section = self.config.settings.control
         server = control.listen(section.file, section.chmod, section.chown)
         _, gid = control.owner(section.chown)
         verbs = Verbs(self, gid)
@@ -148,9 +149,7 @@ class Supervisor:
         self._console = Console(self.loop, on_terminal)
         self.loop.watch(self._records.reader.fileno(), self._records.drain)
         self._install_signals()
-        for program in start_order(self.programs):
-            if program.section.autostart:
-                program.start()
+        self.config.programs.start()
         for worker in self.workers:
             worker.start()
         self._look_at_idle()
@@ -162,7 +161,7 @@ class Supervisor:
             self._console.close()
             if self._control is not None:
                 self._control.close()
-                self.settings.control.file.unlink(missing_ok=True)
+                self.config.settings.control.file.unlink(missing_ok=True)
         log.info("mepd stopped")
         return self.exit_code
 
@@ -199,7 +198,9 @@ class Supervisor:
         state = "STOPPING" if self._shutdown.signum else "RUNNING"
         ueps = list(self.table)
         return {
-            "master": views.master(self._started, now, state, str(self.settings.path)),
+            "master": views.master(
+                self._started, now, state, str(self.config.settings.path), self.config.files
+            ),
             "workers": [views.worker(w, now) for w in self.workers],
             "programs": [views.program(p, now) for p in self.programs],
             "endpoints": [views.endpoint(e, ueps) for e in self.endpoints.values()],
@@ -207,46 +208,11 @@ class Supervisor:
 
     def shutdown(self, signum: int) -> None:
         self.starts.accepting = False
+        self.config.programs.close()
         self._shutdown.begin(signum)
 
     def reload(self) -> None:
-        """Read the INI file and every endpoint again; what is wrong changes nothing."""
-        log.info("rereading the configuration")
-        try:
-            settings = ini.load(self.settings.path, self.settings.environ)
-            rules = start_rules(settings, self._worker_account, self._debug)
-        except (ConfigError, OSError, KeyError) as e:
-            log.error("configuration not reloaded -- %s", e)
-            return
-        self.settings = settings
-        self.starts.rules = rules
-        self.stopper.stopwaitsecs = settings.mepd.stopwaitsecs
-        logging.getLogger().setLevel("DEBUG" if self._debug else settings.mepd.loglevel.upper())
-        self._reload_endpoints(settings)
-
-    def _reload_endpoints(self, settings: Settings) -> None:
-        wanted = {e.name: e for e in settings.endpoints}
-        for name in [n for n in self.endpoints if n not in wanted]:
-            log.info("endpoint %s is no longer configured: draining", name)
-            self.endpoints[name].draining = True
-            self._consumer.send(wire.DropEndpoint(name))
-        for name, section in wanted.items():
-            endpoint = self.endpoints.get(name)
-            if endpoint is not None:
-                endpoint.draining = False
-                self._reloader.reread(endpoint)
-                continue
-            try:
-                self._add_endpoint(name, section.directory)
-            except (ConfigError, OSError) as e:
-                log.error("endpoint %s is not started -- %s", name, e)
-        self._watcher.restart()
-
-    def _add_endpoint(self, name: str, directory: Path) -> None:
-        """Raises ConfigError or OSError."""
-        snapshot = read_endpoint(name, directory, self.starts.rules.privileged)
-        self.endpoints[name] = Endpoint(snapshot, snapshot.endpoint_id)
-        self._serve(self.endpoints[name])
+        self.config.reload()
 
     def start_endpoint(self, name: str, directory: Path) -> None:
         """Serve a folder that the configuration does not name. Raises ControlError."""
@@ -254,23 +220,23 @@ class Supervisor:
         if endpoint is not None and not endpoint.draining:
             raise ControlError(f"endpoint {name} is served already", os.EX_UNAVAILABLE)
         try:
-            self._add_endpoint(name, directory)
+            self.config.start_endpoint(name, directory)
         except (ConfigError, OSError) as e:
             raise ControlError(str(e), os.EX_CONFIG) from None
-        self._watcher.restart()
 
-    # --- workers ----------------------------------------------------------------------
-    def _watch_plan(self) -> WatchPlan:
-        folders = {self.settings.path.parent}
-        for endpoint in self.endpoints.values():
-            folders.add(endpoint.snapshot.directory)
-            if endpoint.snapshot.mapping_path is not None:
-                folders.add(endpoint.snapshot.mapping_path.parent)
-        return WatchPlan(tuple(sorted(f for f in folders if f.is_dir())))
+    # --- what a changed configuration needs (liveconfig.Host) ---------------------------
+    def rules_for(self, settings: Settings) -> StartRules:
+        return start_rules(settings, self._worker_account, self._debug)
 
-    def _serve(self, endpoint: Endpoint) -> None:
-        """Have the consumer register and serve an endpoint, or do so again."""
-        service = self.settings.service
+    def adopt(self, settings: Settings, rules: StartRules) -> None:
+        self.starts.rules = rules
+        self.stopper.stopwaitsecs = settings.mepd.stopwaitsecs
+        level = "DEBUG" if self._debug else settings.mepd.loglevel.upper()
+        logging.getLogger().setLevel(level)
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Have the consumer register and serve an endpoint, or take over what changed."""
+        service = self.config.settings.service
         self._consumer.send(
             wire.ServeEndpoint(
                 name=endpoint.name,
@@ -284,10 +250,22 @@ class Supervisor:
             )
         )
 
+    def drain(self, endpoint: Endpoint) -> None:
+        self._consumer.send(wire.DrainEndpoint(endpoint.name))
+
+    def drop(self, endpoint: Endpoint) -> None:
+        self._consumer.send(wire.DropEndpoint(endpoint.name))
+
+    def in_use(self, endpoint: Endpoint) -> bool:
+        """Whether it has UEPs, or failures that are yet to be told through its link."""
+        name = endpoint.name
+        return any(u.endpoint == name for u in self.table) or self.link.waits_for(name)
+
+    # --- workers ----------------------------------------------------------------------
     def _consumer_up(self) -> None:
         for endpoint in self.endpoints.values():
             if not endpoint.draining:
-                self._serve(endpoint)
+                self.serve(endpoint)
         self.link.ready()
 
     def _consumer_down(self) -> None:
@@ -302,7 +280,7 @@ class Supervisor:
         if isinstance(message, wire.StartRequested):
             self.starts.requested(message)
         elif isinstance(message, wire.NoticeDone):
-            self.link.notice_done(message)
+            self.config.forget_drained(self.link.notice_done(message))
         else:
             self._about_endpoint(message)
 
@@ -331,12 +309,6 @@ class Supervisor:
         if self._console is not None:
             self._console.endpoint(endpoint.endpoint_id)
 
-    def _from_watcher(self, message: Any) -> None:
-        if isinstance(message, wire.Changed):
-            self._reloader.reread_changed(list(self.endpoints.values()), message.paths)
-        elif isinstance(message, wire.Validated):
-            self._reloader.validated(message)
-
     # --- signals ----------------------------------------------------------------------
     def _dump(self) -> None:
         """SIGUSR1: the table into the log."""
@@ -348,25 +320,6 @@ class Supervisor:
         """SIGUSR2: the log was moved away."""
         mepdlog.reopen()
         log.info("log reopened")
-
-
-def read_endpoint(name: str, directory: Path, privileged: bool) -> EndpointSnapshot:
-    """The snapshot of an endpoint's folder. Raises ConfigError or OSError."""
-    snapshot = endpoint_config.parse_files(name, directory, endpoint_config.read_files(directory))
-    for warning in snapshot.warnings:
-        log.warning("endpoint %s: %s", name, warning)
-    if privileged and snapshot.mappings is None:
-        raise ConfigError(
-            "identity_mapping_config_path is required when mepd runs as root",
-            str(directory / "config.yaml"),
-        )
-    if not privileged and snapshot.mapping_path is not None:
-        log.warning(
-            "`identity_mapping_config_path` specified, but process is not privileged (e.g.,"
-            " not `root`) -- identity mapping configuration will be ignored: %s",
-            snapshot.mapping_path,
-        )
-    return snapshot
 
 
 def read_credential(path: Path | None) -> dict[str, Any]:

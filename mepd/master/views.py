@@ -8,19 +8,23 @@ from typing import Any
 
 import mepd
 from mepd.master.endpoints import Endpoint
+from mepd.master.filebook import FileBook
 from mepd.master.programs import Program
 from mepd.master.statistics import TreeUse
 from mepd.master.table import Uep
 from mepd.master.workers import Worker
 
 
-def master(started: float, now: float, state: str, config: str) -> dict[str, Any]:
+def master(
+    started: float, now: float, state: str, config: str, files: FileBook
+) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "uptime": round(now - started, 1),
         "version": mepd.__version__,
         "state": state,
         "config": config,
+        "files": files.view(),
     }
 
 
@@ -52,8 +56,16 @@ def endpoint(e: Endpoint, ueps: Iterable[Uep]) -> dict[str, Any]:
         "ueps": sum(1 for u in ueps if u.endpoint == e.name),
         "starts": e.starts,
         "failures": e.failures,
-        "reason": e.error or ("" if e.online else e.reason),
+        "draining": e.draining,
+        "reason": _why(e),
+        "files": e.files.view(),
     }
+
+
+def _why(e: Endpoint) -> str:
+    if e.draining:
+        return "no longer configured: waits for its user endpoints"
+    return e.files.error or ("" if e.online else e.reason)
 
 
 def uep(u: Uep, now: float, use: TreeUse | None) -> dict[str, Any]:

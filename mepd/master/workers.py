@@ -29,8 +29,9 @@ class Worker:
     """One worker process and its successors.
 
     ``on_message`` gets what it sends, ``on_up`` is called when it is ready and ``on_down``
-    when it has died. A worker in a crash loop is shown as FATAL and still tried every
-    30 s: without it nobody can start anything, but what runs goes on.
+    when it has died or, with ``replacing``, made room. A worker in a crash loop is shown as
+    FATAL and still tried every 30 s: without it nobody can start anything, but what runs
+    goes on.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Worker:
         self.process: ProcessId | None = None
         self.since = loop.clock()
         self.restarts = 0
+        self.replacing = False
         self.on_message: Callable[[Any], None] = lambda _: None
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
@@ -91,8 +93,8 @@ class Worker:
 
     def restart(self) -> None:
         """End the present process; the next one follows at once, with a new argument."""
-        self._failures = 0
-        if self.process is not None:
+        if self.process is not None and not self._stopping:
+            self.replacing = True
             self.send(Stop())
             victim = self.process
             self._loop.call_later(_STOP_PATIENCE, lambda: self._kill(victim))
@@ -141,6 +143,11 @@ class Worker:
         self._channel, self._lines, self.process = None, None, None
         if self._stopping:
             self.state = ProgramState.STOPPED
+            return
+        if self.replacing:
+            self.on_down()
+            self.replacing = False
+            self.start()
             return
         log.warning("%s ended (pid: %d): %s", self.name, pid, describe_end(status))
         self.on_down()

@@ -77,10 +77,10 @@ def _names(files: dict[str, str]) -> str:
     return ", ".join(sorted(files))[:200]
 
 
-def _tell_changes(notify: Any, master: _Master) -> None:
+def _tell_changes(notify: Any, names: frozenset[str], master: _Master) -> None:
     """The second thread: ends with the master, ends the process when it cannot go on."""
     try:
-        watches.tell(notify, lambda paths: master.send(Changed(paths)))
+        watches.tell(notify, names, lambda paths: master.send(Changed(paths)))
     except OSError:
         pass  # the main thread sees the end of file
     except BaseException:
@@ -116,7 +116,8 @@ def run(sock: socket.socket, plan: WatchPlan, drop: Callable[[], None]) -> int:
         bounds.limit_memory()
         master = _Master(sock)
         if notify is not None:
-            threading.Thread(target=_tell_changes, args=(notify, master), daemon=True).start()
+            args = (notify, plan.names, master)
+            threading.Thread(target=_tell_changes, args=args, daemon=True).start()
         master.send(Ready())
         return _answer(master)
     except ConnectionError:

@@ -7,7 +7,7 @@ that is 0700, but a watch goes on delivering after the privileges are given up.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path, PurePath
 
 from watchfiles._rust_notify import RustNotify
@@ -41,12 +41,17 @@ def make(folders: Iterable[Path]) -> RustNotify | None:
     return RustNotify(present, False, False, 0, False, False)
 
 
-def tell(notify: RustNotify, changed: Callable[[list[str]], None]) -> None:
-    """Call ``changed`` with the paths of each group of changes, for ever. Blocks."""
+def tell(
+    notify: RustNotify, names: Container[str], changed: Callable[[list[str]], None]
+) -> None:
+    """Call ``changed`` with the paths of each group of changes, for ever. Blocks.
+
+    What is in ``names`` is told whatever it is called.
+    """
     while True:
         events = notify.watch(_GROUP_MS, _STEP_MS, 0, None)
         if isinstance(events, str):
             continue
-        paths = sorted({path for _, path in events if matters(path)})
+        paths = sorted({path for _, path in events if path in names or matters(path)})
         if paths:
             changed(paths)

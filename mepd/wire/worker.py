@@ -42,6 +42,14 @@ class ServeEndpoint:
 
 
 @dataclass(frozen=True)
+class DrainEndpoint:
+    """Take no more requests of an endpoint and say goodbye to the service; what is under
+    way can still be settled and told until it is dropped."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class DropEndpoint:
     """Stop serving an endpoint: last heartbeat, cancel, close."""
 
@@ -147,7 +155,7 @@ class Validated:
     error: str = ""
 
 
-TO_CONSUMER = (ServeEndpoint, DropEndpoint, Settle, SendNotice, Stop)
+TO_CONSUMER = (ServeEndpoint, DrainEndpoint, DropEndpoint, Settle, SendNotice, Stop)
 FROM_CONSUMER = (
     Ready,
     EndpointRegistered,

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from mepd_fixtures import mepd  # noqa: E402, F401
 from rabbit import Rabbit, server_script  # noqa: E402
 
 

@@ -13,6 +13,7 @@ from tests.conftest import require
 
 # Arguments: WHAT, at which call (acct, setcred, open or close), for which user.
 SOURCE = r"""
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pwd.h>
 #include <signal.h>

@@ -16,6 +16,7 @@ GOOD: list[Any] = [
     worker.Ready(),
     worker.Stop(),
     worker.ServeEndpoint("debug", None, "http://localhost", {"multi_user": True}, 30.0, 443),
+    worker.DrainEndpoint("debug"),
     worker.DropEndpoint("debug"),
     worker.Settle("a-1:1:debug"),
     worker.SendNotice("1", "debug", "no", {"endpoint_id": "x"}),

@@ -1,0 +1,50 @@
+"""An endpoint's folder as the master takes it: read, owned by whom it must be, usable."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mepd.config import endpoint as endpoint_config
+from mepd.config import ownership
+from mepd.config.settings import EndpointSnapshot
+from mepd.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def read(directory: Path, privileged: bool) -> dict[str, str]:
+    """The texts of the folder's files, each of which only root can change.
+
+    Raises ConfigError or OSError.
+    """
+    files = endpoint_config.read_files(directory)
+    if privileged:
+        ownership.check_ownership([directory, *(directory / name for name in files)])
+    return files
+
+
+def parse(name: str, directory: Path, files: dict[str, str], privileged: bool) -> EndpointSnapshot:
+    """The snapshot of these texts; its warnings are logged. Raises ConfigError or OSError."""
+    snapshot = endpoint_config.parse_files(name, directory, files)
+    if privileged:
+        if snapshot.mappings is None:
+            raise ConfigError(
+                "identity_mapping_config_path is required when mepd runs as root",
+                str(directory / endpoint_config.CONFIG),
+            )
+        ownership.check_ownership(ownership.endpoint_paths(snapshot, files))
+    for warning in snapshot.warnings:
+        log.warning("endpoint %s: %s", name, warning)
+    if not privileged and snapshot.mapping_path is not None:
+        log.warning(
+            "`identity_mapping_config_path` specified, but process is not privileged (e.g.,"
+            " not `root`) -- identity mapping configuration will be ignored: %s",
+            snapshot.mapping_path,
+        )
+    return snapshot
+
+
+def load(name: str, directory: Path, privileged: bool) -> EndpointSnapshot:
+    """Read and parse. Raises ConfigError or OSError."""
+    return parse(name, directory, read(directory, privileged), privileged)
