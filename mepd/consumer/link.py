@@ -110,12 +110,15 @@ class EndpointLink:
             return
         if self._registration is None or answer.endpoint_id != self._endpoint_id:
             self._outbox.send(EndpointRegistered(self.serve.name, answer.endpoint_id))
-        if self.serve.want_identities:
-            self._outbox.send(OwnIdentities(self.serve.name, list(answer.identities)))
+        self._tell_identities(answer)
         self._endpoint_id = answer.endpoint_id
         self._registration = answer
         self._known = serve
         self._connect(answer)
+
+    def _tell_identities(self, answer: Registration) -> None:
+        if self.serve.want_identities:
+            self._outbox.send(OwnIdentities(self.serve.name, list(answer.identities)))
 
     def _not_registered(self, error: ServiceError) -> None:
         if error.fatal:
@@ -171,6 +174,7 @@ class EndpointLink:
         if isinstance(answer, ServiceError):
             self._refresh_later(str(answer))
             return
+        self._tell_identities(answer)
         old, self._registration, self._known = self._registration, answer, serve
         try:
             own = parse_url(answer.command_url, self.serve.amqp_port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import click
 
 COLOURS = {
     "RUNNING": "green", "online": "green", "STARTING": "yellow", "LAUNCHING": "yellow",
-    "BACKOFF": "yellow", "STOPPING": "yellow", "offline": "red", "FATAL": "red", "EXITED": "red",
+    "BACKOFF": "yellow", "STOPPING": "yellow", "draining": "yellow",
+    "offline": "red", "FATAL": "red", "EXITED": "red",
 }  # fmt: skip
 
 
@@ -75,6 +77,13 @@ def duration(seconds: float | None) -> str:
     if days:
         return f"{days}d{hours:02d}:{minutes:02d}"
     return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+def moment(seconds: float | None) -> str:
+    """Seconds since 1970 as the local time, as the log shows it."""
+    if seconds is None:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def size(count: int | None) -> str:

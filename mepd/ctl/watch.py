@@ -56,17 +56,34 @@ def _print_status(data: dict[str, Any], header: bool) -> None:
         rows.append([name, p["state"], p["pid"], output.duration(p["uptime"]), p["description"]])
     output.table(("PROCESS", "STATE", "PID", "UPTIME", "NOTE"), rows, header)
     click.echo()
+    _print_endpoints(data, header)
+    files = [(f, "mepd.conf") for f in m.get("files", ())]
+    files += [(f, e["name"]) for e in data["endpoints"] for f in e.get("files", ())]
+    if files:
+        click.echo()
+        rows = [[of, f["version"], output.moment(f["since"]), f["path"], f["error"]]
+                for f, of in files]  # fmt: skip
+        output.table(("FILE OF", "VERSION", "SINCE", "PATH", "ERROR"), rows, header)
+
+
+def _print_endpoints(data: dict[str, Any], header: bool) -> None:
     output.table(
         ("ENDPOINT", "ID", "STATE", "UEPS", "STARTS", "FAILURES", "NOTE"),
         [
             [
-                e["name"], e["id"], "online" if e["online"] else "offline", e["ueps"],
+                e["name"], e["id"], _state(e), e["ueps"],
                 e["starts"], e["failures"], e["reason"],
             ]
             for e in data["endpoints"]
         ],
         header,
     )  # fmt: skip
+
+
+def _state(e: dict[str, Any]) -> str:
+    if e.get("draining"):
+        return "draining"
+    return "online" if e["online"] else "offline"
 
 
 @click.command("list")

@@ -97,9 +97,10 @@ class Verbs:
         _known(args)
         return {"version": mepd.__version__}
 
-    def _status(self, _peer: Peer, _administrator: bool, args: dict[str, Any]) -> Any:
+    def _status(self, _peer: Peer, administrator: bool, args: dict[str, Any]) -> Any:
+        """What a configuration holds, be it as a hash or in an error, is not for all."""
         _known(args)
-        return self._c.status()
+        return self._c.status() if administrator else views.for_anybody(self._c.status())
 
     def _visible(self, peer: Peer, administrator: bool, args: dict[str, Any]) -> list[Uep]:
         user, endpoint = _text(args, "user"), _text(args, "endpoint")

@@ -68,6 +68,17 @@ def _why(e: Endpoint) -> str:
     return e.files.error or ("" if e.online else e.reason)
 
 
+def for_anybody(status: dict[str, Any]) -> dict[str, Any]:
+    """A status without the configuration files, their hashes and their errors."""
+    own = {**status["master"], "files": []}
+    endpoints = []
+    for e in status["endpoints"]:
+        hidden = any(f["error"] for f in e["files"]) and not e["draining"]
+        reason = "its configuration has an error" if hidden else e["reason"]
+        endpoints.append({**e, "files": [], "reason": reason})
+    return {**status, "master": own, "endpoints": endpoints}
+
+
 def uep(u: Uep, now: float, use: TreeUse | None) -> dict[str, Any]:
     """One line of mepctl list; ``idle`` is in heartbeats of the UEP's own, of ``soft``."""
     a = u.activity
