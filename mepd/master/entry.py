@@ -1,7 +1,7 @@
 """Where mepd(8) begins: an isolated interpreter and a small environment, before all else.
 
-Imports nothing but what the interpreter has loaded already: a module that an outside
-folder could stand in for must not be looked for until the path is the interpreter's own.
+Imports at first nothing but what the interpreter has loaded already: a module that an
+outside folder could stand in for is not looked for until the path is the interpreter's own.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def main() -> int:
     if os.geteuid() == 0 and not sys.flags.isolated:
         words = [sys.executable, "-I", "-m", "mepd.master.entry", *sys.argv[1:]]
         os.execv(sys.executable, words)
+    import setproctitle
+
+    # It finds the room for titles while the environment is where the kernel put it.
+    setproctitle.getproctitle()
     given = dict(os.environ)
     wanted = reduced(given)
     for name in given.keys() - wanted.keys():

@@ -128,6 +128,8 @@ def test_D8_what_the_environment_names_is_not_run(
     log = folder / "run/mepd.log"
     wait_for(lambda: log.exists() and "config-watcher is ready" in log.read_text())
     assert not (hostile / "marker").exists()
+    title = Path(f"/proc/{running.pid}/cmdline").read_bytes()
+    assert title.startswith(b"mepd: master\0")
     value = folder.parent / "value"
     wait_for(lambda: value.exists() and value.read_text() == "of the site\n")
     os.kill(running.pid, signal.SIGHUP)
