@@ -7,11 +7,12 @@ globus-compute-endpoint works as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mepd.config import mappingfile, mappinglint, registration, safeyaml
+from mepd.config import mappingfile, mappinglint, registration, safeyaml, templatelint
 from mepd.config.configyaml import ConfigYaml, named_files
 from mepd.config.names import UUID
 from mepd.config.settings import EndpointSnapshot
@@ -138,6 +139,13 @@ def versions(files: Mapping[str, str]) -> dict[str, str]:
     return {name: version_of(text) for name, text in files.items() if name != REGISTRATION}
 
 
+def _warnings(snapshot: EndpointSnapshot) -> tuple[str, ...]:
+    """What is valid and yet says more than it seems to."""
+    templates = {snapshot.template_name: snapshot.template, **snapshot.includes}
+    shells = () if snapshot.allowed_functions is None else templatelint.lint(templates)
+    return (*mappinglint.lint(snapshot.mappings or ()), *shells)
+
+
 def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> EndpointSnapshot:
     """One snapshot of the texts that :func:`read_files` read. Raises ConfigError."""
     config_text = files.get(CONFIG, "")
@@ -146,7 +154,7 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
     schema = _schema(config, directory, files)
     mapping_path, mappings = _mappings(config, directory, files)
     pam_enable, pam_service = config.pam(EndpointSnapshot.pam_service)
-    return EndpointSnapshot(
+    snapshot = EndpointSnapshot(
         name=name,
         directory=directory,
         endpoint_id=_endpoint_id(files, directory),
@@ -168,6 +176,6 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         uep_command=config.command(EndpointSnapshot.uep_command),
         max_ueps_per_user=config.whole("max_ueps_per_user", 1_000_000) or 0,
         registration=registration.body(name, config, config_text, template, schema),
-        warnings=(*config.ignored(), *mappinglint.lint(mappings or ())),
         versions=versions(files),
     )
+    return replace(snapshot, warnings=(*config.ignored(), *_warnings(snapshot)))
