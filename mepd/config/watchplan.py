@@ -46,12 +46,21 @@ def plan_for(paths: Iterable[Path]) -> WatchPlan:
                     folders.add(Path(step).parent)
                     names.add(step)
                     folder = False
-        except OSError:
+        except OSError as e:
             names.add(str(path))
+            last, folder = _deepest(e.filename), True
         if not folder:
             names.add(last)
         folders.add(Path(last) if folder else Path(last).parent)
     return WatchPlan(tuple(sorted(folders)), frozenset(names))
+
+
+def _deepest(missing: str) -> str:
+    """The deepest folder above ``missing``."""
+    folder = os.path.dirname(missing)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def settings_paths(settings: Settings) -> tuple[Path, ...]:

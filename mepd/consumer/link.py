@@ -172,7 +172,10 @@ class EndpointLink:
         if self._closed or self._session is None or not self._online_since:
             return
         if isinstance(answer, ServiceError):
-            self._refresh_later(str(answer))
+            if _same_news(serve, self.serve):
+                self._refresh_later(str(answer))
+            else:
+                self._refresh()  # there is other news meanwhile
             return
         self._tell_identities(answer)
         old, self._registration, self._known = self._registration, answer, serve

@@ -1,0 +1,112 @@
+"""Rereading of endpoints' folders, with a watcher that answers when the test says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mepd.master import folder
+from mepd.master.endpoints import Endpoint
+from mepd.master.reload import Reloader
+from mepd.wire.worker import Validate, Validated
+
+TEMPLATE = "user_config_template.yaml.j2"
+
+
+class Bench:
+    def __init__(self, *directories: Path) -> None:
+        self.endpoints = []
+        for directory in directories:
+            directory.mkdir()
+            (directory / "config.yaml").write_text("public: true\n")
+            (directory / TEMPLATE).write_text("n: 1\n")
+            snapshot = folder.load(directory.name, directory, False)
+            self.endpoints.append(Endpoint(snapshot))
+        self.sent: list[Validate] = []
+        self.swapped: list[str] = []
+        self.up = True
+        self.reloader = Reloader(self.send, lambda e: self.swapped.append(e.name), False)
+        self.reloader.poll(self.endpoints)
+        assert not self.sent
+
+    def send(self, message: Any) -> bool:
+        if self.up:
+            self.sent.append(message)
+        return self.up
+
+    def edit(self, number: int, text: str) -> None:
+        (self.endpoints[number].snapshot.directory / TEMPLATE).write_text(text)
+        self.reloader.poll(self.endpoints)
+
+    def answer(self, error: str = "") -> None:
+        self.reloader.validated(Validated(self.sent[-1].token, error))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "a", tmp_path / "b")
+
+
+def test_polling_finds_what_nobody_told(bench: Bench) -> None:
+    a = bench.endpoints[0]
+    bench.edit(0, "n: 22\n")
+    assert [m.endpoint for m in bench.sent] == ["a"] and a.snapshot.template == "n: 1\n"
+    bench.answer()
+    assert a.snapshot.template == "n: 22\n" and bench.swapped == ["a"]
+    bench.reloader.poll(bench.endpoints)
+    bench.reloader.poll(bench.endpoints)
+    assert len(bench.sent) == 1
+
+
+def test_an_answer_about_an_older_text_is_no_answer(bench: Bench) -> None:
+    a = bench.endpoints[0]
+    bench.edit(0, "n: 22\n")
+    bench.edit(0, "n: 333\n")
+    assert len(bench.sent) == 1  # one at a time
+    bench.answer()
+    assert a.snapshot.template == "n: 1\n" and len(bench.sent) == 2
+    bench.reloader.validated(Validated("v0", "forged"))
+    bench.answer()
+    assert a.snapshot.template == "n: 333\n" and not a.files.error
+
+
+def test_what_ends_the_watcher_is_refused_and_delays_nobody(bench: Bench) -> None:
+    a, b = bench.endpoints
+    bench.edit(0, "bomb: 1\n")
+    bench.edit(1, "good: 1\n")
+    for _ in range(2):
+        assert bench.sent[-1].endpoint == "a"
+        bench.up = False
+        bench.reloader.forget(on_purpose=False)
+        bench.up = True
+        bench.reloader.resume()
+        if bench.sent[-1].endpoint == "b":
+            bench.answer()
+    if bench.sent[-1].endpoint == "b" and b.snapshot.template != "good: 1\n":
+        bench.answer()
+    assert b.snapshot.template == "good: 1\n"
+    assert a.snapshot.template == "n: 1\n" and "config-watcher ended" in a.files.error
+    sent = len(bench.sent)
+    bench.reloader.poll(bench.endpoints)
+    assert len(bench.sent) == sent  # not again until it changes
+
+
+def test_a_watcher_that_makes_room_is_asked_again(bench: Bench) -> None:
+    bench.edit(0, "n: 22\n")
+    for _ in range(5):
+        bench.reloader.forget(on_purpose=True)
+        bench.reloader.resume()
+    bench.answer()
+    assert bench.endpoints[0].snapshot.template == "n: 22\n"
+
+
+def test_a_folder_that_is_away_and_comes_back(bench: Bench, tmp_path: Path) -> None:
+    a = bench.endpoints[0]
+    (tmp_path / "a").rename(tmp_path / "away")
+    bench.reloader.poll(bench.endpoints)
+    assert "there is no such folder" in a.files.error
+    (tmp_path / "away").rename(tmp_path / "a")
+    bench.reloader.poll(bench.endpoints)
+    assert not a.files.error and not bench.sent
