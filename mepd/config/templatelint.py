@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-_SHELL = re.compile(r"(?P<indent>[ -]*)['\"]?(?P<key>worker_init|endpoint_setup)['\"]?\s*:(?P<rest>.*)")
+_SHELL = re.compile(
+    r"(?P<indent>[ -]*)['\"]?(?P<key>worker_init|endpoint_setup)['\"]?\s*:(?P<rest>.*)"
+)
 _PRINTED = re.compile(r"\{\{-?[\s(]*(?P<name>[A-Za-z_]\w*)(?P<rest>.*?)\}\}")
 _SITE = ("parent_config", "mapped_identity")
 

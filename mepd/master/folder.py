@@ -42,6 +42,8 @@ def parse(name: str, directory: Path, files: dict[str, str], privileged: bool) -
             " not `root`) -- identity mapping configuration will be ignored: %s",
             snapshot.mapping_path,
         )
+    if not privileged and snapshot.pam_enable:
+        log.warning("`pam` enabled, but process is not privileged -- it will be ignored")
     return snapshot
 
 

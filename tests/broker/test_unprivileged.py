@@ -57,6 +57,7 @@ class Own:
         (endpoint / "config.yaml").write_text(
             "multi_user: true\nidentity_mapping_config_path: map.json\nheartbeat_period: 1\n"
             f"uep_command: [{program}, start, '{{name}}', --die-with-parent]\n"
+            "pam: {service_name: login}\n"
         )
         (endpoint / "user_config_template.yaml.j2").write_text("engine: {type: ThreadPoolEngine}\n")
         (folder / "service.json").write_text(json.dumps({"token": "t"}))
@@ -139,6 +140,7 @@ def test_without_root_only_the_owners_requests_run_and_as_the_same_user(
         "`identity_mapping_config_path` specified, but process is not privileged (e.g., not"
         f" `root`) -- identity mapping configuration will be ignored: {own.folder}/endpoint/map"
     ) in log
+    assert "`pam` enabled, but process is not privileged" in log
     userinfo = [r for r in own.service.requests if r[1] == "/v2/oauth2/userinfo"]
     assert [(r[0], r[2]["Authorization"]) for r in userinfo] == [("GET", "Bearer t")]
 
