@@ -5,7 +5,6 @@ The configuration's own parser does most; jsonschema, which the master must not 
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,22 +27,6 @@ def check_endpoint(endpoint: str, files: Mapping[str, str]) -> None:
     if snapshot.schema is not None:
         named = snapshot.config.get("user_config_schema_path") or SCHEMA
         check_schema(snapshot.schema, str(named))
-
-
-def check_ini(files: Mapping[str, str]) -> None:
-    """The syntax of the INI file and of what it includes."""
-    for name, text in files.items():
-        check_text(text, name)
-        parser = configparser.RawConfigParser(strict=True)
-        try:
-            parser.read_string(text, name)
-        except configparser.MissingSectionHeaderError as e:
-            raise ConfigError("a key before the first section", name, e.lineno) from None
-        except configparser.ParsingError as e:
-            raise ConfigError("neither a section nor a key", name, e.errors[0][0]) from None
-        except configparser.Error as e:
-            reason = e.message.splitlines()[0][:200]
-            raise ConfigError(reason, name, getattr(e, "lineno", 0) or 0) from None
 
 
 def check_text(text: str, name: str) -> None:

@@ -50,15 +50,12 @@ class _Master:
 
 
 def validate(request: Validate) -> str:
-    """What is wrong with an endpoint's files, or with the INI files if no endpoint is
-    named: file, line if known, and reason. Empty when they are good."""
+    """What is wrong with an endpoint's files: file, line if known, and reason. Empty when
+    they are good."""
     files = request.files
     try:
         with bounds.time_limit():
-            if request.endpoint:
-                checks.check_endpoint(request.endpoint, files)
-            else:
-                checks.check_ini(files)
+            checks.check_endpoint(request.endpoint, files)
         return ""
     except ConfigError as e:
         return str(e)[:_REASON_MAX]

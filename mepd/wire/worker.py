@@ -140,7 +140,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Validate:
-    """Check the texts of an endpoint's files (name -> text) or of the INI file (endpoint '')."""
+    """Check the texts of an endpoint's files, by name."""
 
     token: str
     endpoint: str

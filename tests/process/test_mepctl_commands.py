@@ -41,6 +41,20 @@ class TestStatus:
             "gpu        -  offline     2       3         1  [bold]broker[/] is gone\n"
         )
 
+    def test_files_with_their_versions(self, server: FakeMepd) -> None:
+        file = {"path": "/e/mepd.conf", "version": "0123456789ab", "since": 1e9, "error": ""}
+        bad = {"path": "/e/gpu/config.yaml", "version": None, "since": None, "error": "wrong"}
+        gpu = {**STATUS["endpoints"][0], "files": [bad], "draining": True}
+        server.answers["status"] = {
+            **STATUS, "master": {**STATUS["master"], "files": [file]}, "endpoints": [gpu],
+        }  # fmt: skip
+        shown = mepctl("-s", server.path, "status", TZ="UTC").stdout
+        assert "gpu        -  draining" in shown
+        assert shown.partition("\n\nFILE OF")[2].splitlines()[1:] == [
+            "mepd.conf  0123456789ab  2001-09-09 01:46:40  /e/mepd.conf        -",
+            "gpu        -             -                    /e/gpu/config.yaml  wrong",
+        ]
+
     def test_json_is_the_answer(self, server: FakeMepd) -> None:
         done = mepctl("-s", server.path, "status", "--json")
         assert json.loads(done.stdout) == STATUS

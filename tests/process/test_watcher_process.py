@@ -75,8 +75,8 @@ class FakeMaster:
             seen.update(self.next(worker.Changed).paths)
         return seen
 
-    def validate(self, files: dict[str, str], endpoint: str = "debug") -> str:
-        self.send(worker.Validate("t1", endpoint, files))
+    def validate(self, files: dict[str, str]) -> str:
+        self.send(worker.Validate("t1", "debug", files))
         answer = self.next(worker.Validated)
         assert answer.token == "t1"
         return answer.error
@@ -172,13 +172,12 @@ def test_nothing_to_watch(tmp_path: Path) -> None:
     fake = FakeMaster(tmp_path / "log", "")
     try:
         fake.next(worker.Ready)
-        assert fake.validate({"mepd.conf": "[mepd]\n"}, "") == ""
+        assert fake.validate({"config.yaml": "public: true\n", **TEMPLATE}) == ""
     finally:
         fake.close()
 
 
 def test_validation_names_file_line_and_reason(master: FakeMaster) -> None:
-    assert master.validate({"mepd.conf": "[mepd]\nuser\n"}, "").startswith("mepd.conf:2: ")
     error = master.validate({"config.yaml": "display_name: x\nadmins: [\n"})
     assert "config.yaml:3: " in error
     assert master.validate({"config.yaml": "display_name: x\n", **TEMPLATE}) == ""

@@ -53,8 +53,8 @@ GOOD = {
 }
 
 
-def validate(files: dict[str, str], endpoint: str = "debug") -> str:
-    return main.validate(Validate("t", endpoint, files))
+def validate(files: dict[str, str]) -> str:
+    return main.validate(Validate("t", "debug", files))
 
 
 def test_a_good_folder() -> None:
@@ -99,30 +99,15 @@ def test_E6_remote_references(target: str, key: str) -> None:
     assert "outside the file" in told
 
 
-def test_ini_syntax() -> None:
-    checks.check_ini({"mepd.conf": "[mepd]\nuser = mepd\n"})
-    for text, told in [
-        ("user = mepd\n", "mepd.conf:1: "),
-        ("[mepd]\nuser\n", "mepd.conf:2: neither"),
-        ("[mepd]\n\n[mepd]\n", "mepd.conf:3: "),
-        ("[mepd]\nuser=a\nuser=b\n", "mepd.conf:3: "),
-        ("[mepd]\nuser=a\0\n", "mepd.conf:2: a NUL"),
-    ]:
-        with pytest.raises(ConfigError) as caught:
-            checks.check_ini({"mepd.conf": text})
-        assert str(caught.value).startswith(told)
-
-
 @settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from([*GOOD, "x"]),
         st.text(max_size=80) | st.sampled_from(["{}", "[]", "null", "a: b", "[1]", '{"$ref": 1}']),
-    ),
-    st.sampled_from(["debug", ""]),
+    )
 )
-def test_validate_is_total(files: dict[str, str], endpoint: str) -> None:
-    assert isinstance(validate({**GOOD, **files}, endpoint), str)
+def test_validate_is_total(files: dict[str, str]) -> None:
+    assert isinstance(validate({**GOOD, **files}), str)
 
 
 # --- bounds ---------------------------------------------------------------------------
