@@ -319,3 +319,33 @@ def test_what_changes_while_nobody_watches(mepd: Mepd) -> None:
     (mepd.dir / "debug" / TEMPLATE).write_text(text)
     os.kill(mepd.watcher(), signal.SIGKILL)
     mepd.in_force(TEMPLATE, text)
+
+
+def test_a_reload_spares_what_mepctl_started(mepd: Mepd) -> None:
+    make_endpoint(mepd.dir / "hand")
+    make_endpoint(mepd.dir / "lazy")
+    socket = mepd.dir / "run/mepd.sock"
+    call(socket, "start", name="hand", directory=str(mepd.dir / "hand"))
+    (mepd.confd / "lazy.conf").write_text(
+        "[endpoint:lazy]\ndirectory = ../lazy\nautostart = false\n"
+    )
+    mepd.soon("Configuration changed: [endpoint:lazy] added")
+    call(socket, "reload")
+    assert set(mepd.endpoints()) == {"debug", "hand"}
+    text = "engine: {hand: 1}\n"
+    (mepd.dir / "hand" / TEMPLATE).write_text(text)
+    mepd.in_force(TEMPLATE, text, "hand")
+
+
+def test_a_folder_that_is_replaced_as_a_whole(mepd: Mepd) -> None:
+    """SIGHUP at once, polling in half a minute; the watch then is on the new folder."""
+    old, new = mepd.dir / "debug", make_endpoint(mepd.dir / "new")
+    (new / TEMPLATE).write_text("engine: {new: 1}\n")
+    old.rename(mepd.dir / "old")
+    new.rename(old)
+    assert mepd.process is not None
+    mepd.process.send_signal(signal.SIGHUP)
+    mepd.in_force(TEMPLATE, "engine: {new: 1}\n")
+    wait_for(lambda: mepd.log().count("config-watcher is ready") == 2, SOON, "a new watcher")
+    (old / TEMPLATE).write_text("engine: {new: 2}\n")
+    mepd.in_force(TEMPLATE, "engine: {new: 2}\n")
