@@ -7,21 +7,31 @@ import shutil
 import subprocess
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
-from mepd.config import configyaml, ini
+from mepd.config import changes, configyaml, ini
 from mepd.config.settings import (
     ControlSection,
     EndpointSection,
+    EndpointSnapshot,
     MepdSection,
     ProgramSection,
     ServiceSection,
 )
 from mepd.ctl.main import cli
-from mepd.model import Stage
+from mepd.launch import render
+from mepd.master import main as master
+from mepd.master import verbs, views
+from mepd.master.endpoints import Endpoint
+from mepd.master.filebook import FileBook
+from mepd.master.table import Uep
+from mepd.model import ProgramState, Stage, StartRequest, UepState
+from mepd.posix.peer import Peer
+from mepd.posix.process import ProcessId
 from tests.conftest import require
 
 MAN = Path(__file__).resolve().parents[2] / "man"
@@ -63,6 +73,31 @@ def test_every_key_of_the_ini_file(section: str) -> None:
 
 def test_every_key_of_config_yaml() -> None:
     assert items(part("mepd.conf.5", "config.yaml")).keys() == configyaml.HONOURED
+
+
+def test_every_ignored_key_of_config_yaml() -> None:
+    said = re.search(r"are ignored, with a warning.*?\nAny other", text("mepd.conf.5"), re.S)
+    assert said is not None
+    named = {w for line in said[0].split("\n.Ic ")[1:] for w in re.findall(r"\w+", line)}
+    assert configyaml.IGNORED <= named
+
+
+def test_every_name_that_a_user_cannot_pass() -> None:
+    block = part("mepd.conf.5", "The template")
+    assert set(render.RESERVED) == items(block).keys()
+    said = re.search(r"something to Jinja: (.*?)\.\n", block, re.S)
+    assert said is not None
+    assert set(said[1].replace("\n", " ").split(", ")) == set(render._JINJA_NAMES)
+
+
+def test_every_key_that_counts_only_at_the_start() -> None:
+    said = part("mepd.8", "Changes of the configuration")
+    said = said[said.index("The keys\n") : said.index("count only when")]
+    for section, keys in changes.ONLY_AT_START.items():
+        if set(keys) == set(ini.LAYOUT.plain[section]):
+            assert f"[{section}]" in said
+        else:
+            assert set(keys) <= set(re.findall(r"\w+", said))
 
 
 SECTIONS: dict[str, Any] = {
@@ -107,6 +142,72 @@ def test_every_command_and_option_of_mepctl() -> None:
             for option in parameter.opts if isinstance(parameter, click.Option) else ():
                 heading = next(x for x in page.splitlines() if x.startswith(f".It Ic {name}"))
                 assert f"Fl {option[1:]}" in heading, f"{name} {option}"
+
+
+def test_every_option_of_mepctl_itself() -> None:
+    own = text("mepctl.8").partition(".Ss Commands")[0]
+    names = [o for p in cli.params for o in p.opts] + cli.context_settings["help_option_names"]
+    assert {"--configuration", "--socket", "--version", "--help"} <= set(names)
+    for option in names:
+        assert re.search(rf"^\.It .*Fl {option[1:]}\b", own, re.M), option
+
+
+def test_every_option_of_mepd(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        master._arguments(["--help"])
+    shown = capsys.readouterr().out.partition("options:")[2]
+    names = re.findall(r"(?:^  |, )(--?[\w-]+)", shown, re.M)
+    assert {"-c", "--configuration", "--nodaemon", "--version"} <= set(names)
+    described = part("mepd.8", "DESCRIPTION")
+    for option in names:
+        assert re.search(rf"^\.It .*Fl {option[1:]}\b", described, re.M), option
+
+
+def uep() -> Uep:
+    request = StartRequest("n", "m", "u", "e", "h", (), 0, {})
+    return Uep("n", "gpu", request, ProcessId(2, 0.0), ProcessId(2, 0.0), "c", 0.0,
+               UepState.RUNNING, user="harper", uid=1000)  # fmt: skip
+
+
+def kill_one() -> Any:
+    commander: Any = SimpleNamespace(
+        table=[uep()], stopper=SimpleNamespace(stop=lambda *_: True), now=lambda: 0.0
+    )
+    answer = verbs.Verbs(commander, None).handle(Peer(1, 0, 0), "kill", {"all": True})
+    return answer["killed"][0]
+
+
+def shown_to_mepctl() -> dict[str, Any]:
+    """One object of each kind that the answers of mepd hold."""
+    running = ProgramState.RUNNING
+    part: Any = SimpleNamespace(
+        name="x", section=SimpleNamespace(name="x"), process=None, state=running, since=0.0,
+        restarts=0, description="",
+    )  # fmt: skip
+    snapshot = EndpointSnapshot(
+        "gpu", Path("/e"), None, {}, "t", "", None, None, None, {}, versions={"t": "0"}
+    )
+    endpoint = views.endpoint(Endpoint(snapshot), [uep()])
+    return {
+        "master": views.master(0.0, 1.0, "RUNNING", "/c", FileBook(Path("/"))),
+        "workers": views.worker(part, 1.0),
+        "programs": views.program(part, 1.0),
+        "endpoints": endpoint,
+        "files": endpoint["files"][0],
+        "ueps": views.uep(uep(), 1.0, None),
+        "killed": kill_one(),
+    }
+
+
+def test_every_field_of_json() -> None:
+    said = re.findall(r"^\.Ic (\w+)(?:\[\])? Pq (.*?) [;.]$", text("mepctl.8"), re.M)
+    documented = {name: set(re.findall(r"\w+", listing)) for name, listing in said}
+    assert documented == {name: set(shown) for name, shown in shown_to_mepctl().items()}
+
+
+def test_every_signal_of_mepctl_kill() -> None:
+    block = text("mepctl.8").partition(".It Ic kill")[2].partition(".It Ic configure")[0]
+    assert set(re.findall(r"\bSIG([A-Z]+\d?)\b", block)) == set(verbs._SIGNALS)
 
 
 @pytest.mark.parametrize("stage", Stage)
