@@ -14,7 +14,9 @@ MEMORY = 256 * 1024 * 1024
 def bounded(seconds: float, what: str) -> Iterator[None]:
     """Bound the time and memory of what runs inside; TimeoutError or MemoryError beyond.
 
-    The timer interrupts a regular expression, too: the re module looks for signals.
+    ``seconds`` are of the processor's time: a busy machine is not the text's fault, and
+    start_timeout bounds the whole start. The timer interrupts a regular expression, too:
+    the re module looks for signals.
     """
 
     def expire(*_: object) -> None:
@@ -24,12 +26,12 @@ def bounded(seconds: float, what: str) -> Iterator[None]:
     with open("/proc/self/statm") as f:
         used = int(f.read().split()[0]) * resource.getpagesize()
     limit = used + MEMORY if hard == resource.RLIM_INFINITY else min(used + MEMORY, hard)
-    signal.signal(signal.SIGALRM, expire)
+    signal.signal(signal.SIGPROF, expire)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -109,6 +109,8 @@ def map_identities(
             if kind == "external_identity_mapping":
                 hits = external.map_external(document, identities, endpoint_id, timeout)
             else:
+                import globus_identity_mapping.mappers.expression  # noqa: F401  (not bounded)
+
                 with bounded(EXPRESSION_TIMEOUT, "an expression mapping"):
                     hits = map_expression(document, identities)
         except TimeoutError as e:

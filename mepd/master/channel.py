@@ -38,6 +38,7 @@ class Channel:
         sock.setblocking(False)
         self._loop = loop
         self._sock: socket.socket | None = sock
+        self._fd = sock.fileno()
         self._on_frame = on_frame
         self._on_close = on_close
         self._reader = FrameReader(limit)
@@ -75,7 +76,7 @@ class Channel:
 
     def close(self) -> None:
         if self._sock is not None:
-            self._loop.forget(self._sock.fileno())
+            self._loop.forget(self._fd)
             self._sock.close()
             self._sock = None
 
@@ -91,7 +92,7 @@ class Channel:
             self._on_close(reason)
 
     def _read(self) -> None:
-        assert self._sock is not None
+        assert self._sock is not None, "a closed channel is watched"
         try:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
@@ -131,4 +132,4 @@ class Channel:
             self._fail("")
             return
         readable = None if self._closing else self._read
-        self._loop.watch(self._sock.fileno(), readable, self._write if self._out else None)
+        self._loop.watch(self._fd, readable, self._write if self._out else None)

@@ -112,15 +112,24 @@ class Loop:
     def _turn(self) -> None:
         for key, mask in self._selector.select(self._timeout()):
             readable, writable = key.data
-            if mask & selectors.EVENT_READ and readable:
+            if mask & selectors.EVENT_READ and readable and self._is_current(key):
                 self._guarded(readable)
-            if mask & selectors.EVENT_WRITE and writable and key.fd in self._selector.get_map():
+            if mask & selectors.EVENT_WRITE and writable and self._is_current(key):
                 self._guarded(writable)
         now = self.clock()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if timer.callback is not None:
                 self._guarded(timer.callback)
+
+    def _is_current(self, key: selectors.SelectorKey) -> bool:
+        """Whether an event still means what it meant when the turn began.
+
+        An earlier callback of the turn may have closed the descriptor, and another may
+        have been opened with its number.
+        """
+        now = self._selector.get_map().get(key.fd)
+        return now is not None and now.data[0] == key.data[0]
 
     def _timeout(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:

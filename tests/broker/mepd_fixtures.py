@@ -118,7 +118,8 @@ class Mepd:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            assert self.process.wait(15) == 0
+            code = self.process.wait(15)
+            assert code == 0, f"exit code {code}\n{self.log()[-3000:]}"
 
 
 @pytest.fixture
