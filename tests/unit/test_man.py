@@ -180,7 +180,7 @@ def kill_one() -> Any:
 def shown_to_mepctl() -> dict[str, Any]:
     """One object of each kind that the answers of mepd hold."""
     running = ProgramState.RUNNING
-    part: Any = SimpleNamespace(
+    process: Any = SimpleNamespace(
         name="x", section=SimpleNamespace(name="x"), process=None, state=running, since=0.0,
         restarts=0, description="",
     )  # fmt: skip
@@ -190,8 +190,8 @@ def shown_to_mepctl() -> dict[str, Any]:
     endpoint = views.endpoint(Endpoint(snapshot), [uep()])
     return {
         "master": views.master(0.0, 1.0, "RUNNING", "/c", FileBook(Path("/"))),
-        "workers": views.worker(part, 1.0),
-        "programs": views.program(part, 1.0),
+        "workers": views.worker(process, 1.0),
+        "programs": views.program(process, 1.0),
         "endpoints": endpoint,
         "files": endpoint["files"][0],
         "ueps": views.uep(uep(), 1.0, None),
