@@ -127,6 +127,17 @@ def _logging(settings: Settings, console: bool, debug: bool) -> None:
     mepdlog.configure("mepd: master", handlers, "debug" if debug else section.loglevel)
 
 
+def _supervisor(
+    settings: Settings, snapshots: list[EndpointSnapshot], debug: bool
+) -> Supervisor:
+    try:
+        return Supervisor(settings, snapshots, _worker_account(settings), debug)
+    except ConfigError as e:
+        raise StartupError(str(e), os.EX_CONFIG) from None
+    except KeyError as e:  # an account of a [program:x] that does not exist
+        raise StartupError(f"{settings.path}: {e.args[0]}", os.EX_CONFIG) from None
+
+
 def _listen(supervisor: Supervisor, settings: Settings) -> None:
     section = settings.control
     try:
@@ -152,7 +163,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
     _check_owners(settings)
-    supervisor = Supervisor(settings, snapshots, _worker_account(settings), args.debug)
+    supervisor = _supervisor(settings, snapshots, args.debug)
     _listen(supervisor, settings)
     ready.tell(os.EX_OK)
     log.info("mepd %s started (pid: %d)", mepd.__version__, os.getpid())

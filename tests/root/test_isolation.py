@@ -171,3 +171,26 @@ def test_P7_D8_the_environment_of_the_daemon_is_small(installed: Path) -> None:
     assert own.keys() == {"PATH", "LANG", "LC_ALL", "TZ"}
     assert own["PATH"].split(":")[-1] == "/bin" and "/x" not in own["PATH"]
     assert given == environ
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        ("[mepd]\nallow_groups = no-such-group\n", "no-such-group"),
+        ("[program:x]\ncommand = /bin/true\nuser = no-such-user\n", "no-such-user"),
+    ],
+)
+def test_an_account_that_is_not_there_is_an_error_of_the_configuration(
+    installed: Path, folder: Path, lines: str, word: str
+) -> None:
+    conf = folder / "mepd.conf"
+    text = conf.read_text()
+    if lines.startswith("[mepd]"):
+        conf.write_text(text.replace("[mepd]\n", lines, 1))
+    else:
+        conf.write_text(text + lines)
+    done = subprocess.run(
+        command(installed, folder), env={"PATH": "/usr/bin:/bin", "SITE_VALUE": "x"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == os.EX_CONFIG and word in done.stderr and str(conf) in done.stderr
