@@ -44,7 +44,6 @@ class Channel:
         self._reader = FrameReader(limit)
         self._out = bytearray()
         self._send_limit = send_limit
-        self._closing = False
         self._received = 0
         loop.watch(sock.fileno(), self._read)
 
@@ -80,12 +79,6 @@ class Channel:
             self._sock.close()
             self._sock = None
 
-    def close_when_sent(self) -> None:
-        """Read no more; close as soon as what waits has gone out."""
-        self._closing = True
-        if self._sock is not None:
-            self._write()
-
     def _fail(self, reason: str) -> None:
         if self._sock is not None:
             self.close()
@@ -106,12 +99,10 @@ class Channel:
             self._fail("")
             return
         self._received += len(data)
-        if self._closing:
-            return
         try:
             for frame in self._reader.feed(data):
                 self._on_frame(frame)
-                if self._sock is None or self._closing:
+                if self._sock is None:
                     return
         except WireError as e:
             self._fail(str(e))
@@ -128,8 +119,4 @@ class Channel:
         except OSError as e:
             self._fail(str(e))
             return
-        if self._closing and not self._out:
-            self._fail("")
-            return
-        readable = None if self._closing else self._read
-        self._loop.watch(self._fd, readable, self._write if self._out else None)
+        self._loop.watch(self._fd, self._read, self._write if self._out else None)
