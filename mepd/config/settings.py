@@ -130,3 +130,8 @@ class EndpointSnapshot:
     registration: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def runs_own_uep(self) -> bool:
+        """Whether what is started is mepd-uep, be it through a wrapper of that name."""
+        return Path(self.uep_command[0]).name == "mepd-uep"

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mepd.config import safeyaml
+from mepd.config import safeyaml, uepconfig
 from mepd.config.settings import EndpointSnapshot
 from mepd.errors import ConfigError
 from mepd.launch.bounds import bounded
@@ -161,10 +161,16 @@ def render(
     return text
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The rendered configuration as a mapping with an engine. Raises ValueError."""
+def parse(text: str, own_uep: bool) -> dict[str, Any]:
+    """The rendered configuration as a mapping with an engine. Raises ValueError.
+
+    What mepd-uep would refuse is refused here; of another program's configuration only
+    that it has an engine is known.
+    """
     try:
         config = safeyaml.load_mapping(text, "rendered configuration")
+        if own_uep:
+            uepconfig.check(config)
     except ConfigError as e:
         raise ValueError(str(e)) from None
     if not isinstance(config.get("engine"), dict):
@@ -183,7 +189,7 @@ def configuration(
     try:
         with bounded(timeout, "rendering"):
             text = render(snapshot, options, runtime, identity)
-            return text, parse(text)
+            return text, parse(text, snapshot.runs_own_uep)
     except (MemoryError, RecursionError) as e:
         detail = f"({type(e).__name__}) the template or its options are too large"
         raise StageError(Stage.TEMPLATE, detail, detail) from None

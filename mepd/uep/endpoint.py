@@ -13,7 +13,7 @@ from mepd.errors import WireError
 from mepd.uep import idle
 from mepd.uep.amqp import IOLoop
 from mepd.uep.broker import Broker, BrokerEvents
-from mepd.uep.config import UepConfig
+from mepd.config.uepconfig import UepConfig
 from mepd.uep.document import Document, check_creds
 from mepd.uep.engines.base import EngineContext
 from mepd.uep.engines.registry import make

@@ -12,7 +12,7 @@ from pathlib import Path
 from mepd import __version__
 from mepd.errors import ConfigError, WireError
 from mepd.log import LineFormatter, configure
-from mepd.uep import config as uep_config
+from mepd.config import uepconfig
 from mepd.uep import document as uep_document
 from mepd.uep import files
 from mepd.uep.lean import import_little
@@ -110,7 +110,7 @@ def _refuse(document: uep_document.Document, text: str, code: int) -> int:
 def serve(name: str, document: uep_document.Document) -> int:
     """Run the endpoint to its end; the exit code."""
     try:
-        config = uep_config.parse(document.config)
+        config = uepconfig.parse(document.config)
         folder = _take_folder(name)
     except ConfigError as e:
         return _refuse(document, f"configuration: {e}", os.EX_CONFIG)

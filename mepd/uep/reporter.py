@@ -9,7 +9,7 @@ from typing import Any
 
 from mepd.uep import idle
 from mepd.uep.amqp import IOLoop
-from mepd.uep.config import UepConfig
+from mepd.config.uepconfig import UepConfig
 from mepd.uep.document import Document
 from mepd.uep.engines.base import Engine
 from mepd.uep.notify import Notify

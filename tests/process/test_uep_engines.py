@@ -17,7 +17,7 @@ import pytest
 from globus_compute_sdk.serialize import ComputeSerializer
 
 from mepd.uep.amqp import IOLoop
-from mepd.uep.config import EngineConfig
+from mepd.config.uepconfig import EngineConfig
 from mepd.uep.engines.base import EngineContext, EngineTask
 from mepd.uep.engines.pool import PoolEngine
 from mepd.uep.signals import STOP, Signals

@@ -15,7 +15,7 @@ from typing import Any
 from mepd.uep.amqp import IOLoop
 
 from mepd.uep import failures
-from mepd.uep.config import THREADS, EngineConfig
+from mepd.config.uepconfig import THREADS, EngineConfig
 from mepd.uep.engines import frames
 from mepd.uep.engines.base import EngineContext, EngineEvents, EngineTask
 from mepd.uep.engines.process import WorkerProcess

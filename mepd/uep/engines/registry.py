@@ -5,7 +5,7 @@ from __future__ import annotations
 from mepd.uep.amqp import IOLoop
 
 from mepd.errors import ConfigError
-from mepd.uep.config import PROCESSES, THREADS, EngineConfig
+from mepd.config.uepconfig import PROCESSES, THREADS, EngineConfig
 from mepd.uep.engines.base import Engine, EngineContext, EngineEvents
 
 

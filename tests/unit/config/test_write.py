@@ -13,7 +13,7 @@ import yaml
 from mepd.config import endpoint, write
 from mepd.errors import ConfigError
 from mepd.launch import render
-from mepd.uep import config as uep_config
+from mepd.config import uepconfig
 
 
 def mode(path: Path) -> int:
@@ -77,7 +77,7 @@ def test_the_template_gives_a_user_endpoint_its_configuration(
 ) -> None:
     folder = write.configure(tmp_path, "a").config.parent
     snapshot = endpoint.parse_files("a", folder, endpoint.read_files(folder))
-    config = uep_config.parse(render.render(snapshot, options, {}, {}))
+    config = uepconfig.parse(render.render(snapshot, options, {}, {}))
     assert config.engine.type == "ProcessPoolEngine"
     assert config.endpoint_setup == setup
     assert (config.idle_soft, config.idle_hard) == (10, 5760)

@@ -28,7 +28,7 @@ def snapshot(template: str = TEMPLATE, **changes: Any) -> EndpointSnapshot:
     base = EndpointSnapshot(
         name="test", directory=Path("/x"), endpoint_id=None, config={"display_name": "D"},
         template_name="t", template=template, schema=None, mappings=None, mapping_path=None,
-        environment={},
+        environment={}, uep_command=("globus-compute-endpoint", "start", "{name}"),
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -50,6 +50,34 @@ HOSTILE = [
     "'", '"', "\\", "\x00\x01", "\x85", "\u2028", "\u2029", "\ufeff", "\U0001f600", "null", "~",
     "yes", "1", "0x1", "1e3", "", " ", "\t", "|\n a", ">", "%", "@", "`", "---", "...", "\x7f", "é",
 ]  # fmt: skip
+
+
+OWN = ("/opt/mepd/bin/mepd-uep", "start", "{name}", "--die-with-parent")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("engine: {type: TreadPoolEngine}", ["TreadPoolEngine", "'ThreadPoolEngine'"]),
+        ("engine: {type: ThreadPoolEngine, max_worker: 2}", ["max_worker", "'max_workers'"]),
+        ("engine: {type: ThreadPoolEngine, max_workers: {{ N }}}", ["engine.max_workers", "'x'"]),
+        ("engine: {type: ThreadPoolEngine}\nheartbeat: 3", ["'heartbeat'"]),
+        ("display_name: D", ["engine: missing"]),
+        ("engine: [", ["rendered configuration", "did not find"]),
+    ],
+)
+def test_a_bad_configuration_is_an_error_before_the_exec(template: str, words: list[str]) -> None:
+    error = failure({"N": "x"}, template=template, uep_command=OWN)
+    for word in words:
+        assert word in error.public_text("harper") and word in error.reason
+
+
+def test_another_programs_configuration_needs_an_engine_only() -> None:
+    command = ("globus-compute-endpoint", "start", "{name}")
+    engine = {"type": "Theirs", "key": 1}
+    seen = configuration({}, template="engine: {type: Theirs, key: 1}", uep_command=command)
+    assert seen == {"engine": engine}
+    assert "no `engine` block" in failure({}, template="a: 1", uep_command=command).reason
 
 
 @pytest.mark.parametrize("value", HOSTILE)

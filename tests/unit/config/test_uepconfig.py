@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from mepd.config.uepconfig import default_workers, idle_limits, parse
 from mepd.errors import ConfigError
-from mepd.uep.config import default_workers, idle_limits, parse
 
 POOL = "engine: {type: ThreadPoolEngine}\n"
 
@@ -73,8 +73,9 @@ def test_idle_limits(soft: int, hard: int, wanted: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["no YAML mapping"]),
-        ("a: [", ["not YAML", "line "]),
+        ("", ["engine: missing"]),
+        ("- a", ["configuration", "no mapping"]),
+        ("a: [", ["configuration:", "did not find"]),
         (POOL + "heartbeet_period: 3", ["heartbeet_period", "'heartbeat_period'"]),
         ("heartbeat_period: 3", ["engine: missing"]),
         ("engine: {max_workers: 3}", ["engine.type: missing"]),
@@ -87,7 +88,7 @@ def test_idle_limits(soft: int, hard: int, wanted: tuple[int, int]) -> None:
         (POOL + "idle_heartbeats_soft: -1", ["idle_heartbeats_soft"]),
         (POOL + "debug: 'yes'", ["debug", "true or false"]),
         (POOL + "allowed_functions: abc", ["allowed_functions", "list"]),
-        ("!!python/object/apply:os.system [id]", ["not YAML"]),
+        ("!!python/object/apply:os.system [id]", ["could not determine a constructor"]),
     ],
 )
 def test_errors_name_the_key_and_the_nearest(text: str, words: list[str]) -> None:

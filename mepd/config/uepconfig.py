@@ -1,14 +1,19 @@
-"""The rendered configuration: YAML text to one frozen value, each error with its key."""
+"""The configuration of a UEP, as its template renders it: one frozen value, or an error
+with the key.
+
+The launch child checks it before the exec, so that a mistake is an answer to the user and
+no dead UEP; the UEP reads it again, as what it was given.
+"""
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mepd.config import safeyaml
 from mepd.errors import ConfigError
 
 # Keys that globus-compute-endpoint knows and that mean nothing to a UEP of mepd's.
@@ -95,6 +100,8 @@ _KEYS = frozenset(
 
 
 def _unknown(name: str, known: Iterable[str], what: str) -> ConfigError:
+    import difflib  # 5 ms, for errors alone
+
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ConfigError(f"unknown {what} {name[:80]!r}{hint}")
@@ -188,31 +195,18 @@ def _engine(value: Any) -> EngineConfig:
     )
 
 
-def _load(text: str) -> dict[str, Any]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        values = yaml.load(text, Loader=loader)
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"not YAML{where}: {getattr(e, 'problem', None) or 'bad text'}") from None
-    except RecursionError:
-        raise ConfigError("YAML is nested too deeply") from None
-    if type(values) is not dict:
-        raise ConfigError("the configuration is no YAML mapping")
-    return values
-
-
 def idle_limits(soft: int, hard: int) -> tuple[int, int]:
     """The limits in force: without a soft limit none at all; hard is above soft."""
     return (soft, max(soft + 1, hard)) if soft else (0, 0)
 
 
 def parse(text: str) -> UepConfig:
-    """The configuration that ``text`` spells. Raises ConfigError naming the key."""
-    values = _load(text)
+    """The configuration that ``text`` spells. Raises ConfigError naming line or key."""
+    return check(safeyaml.load_mapping(text, "configuration"))
+
+
+def check(values: dict[str, Any]) -> UepConfig:
+    """The configuration that these values make. Raises ConfigError naming the key."""
     for key in values:
         if key not in _KEYS and key not in IGNORED:
             raise _unknown(str(key), _KEYS | IGNORED, "key")
