@@ -35,6 +35,9 @@ MEPD: Keys = {
     "min_uid": values.optional_integer,
     "deny_users": values.names,
     "allow_groups": values.names,
+    "mapped_name_pattern": values.pattern,
+    "mapper_timeout": values.positive_seconds,
+    "render_timeout": values.positive_seconds,
 }
 CONTROL: Keys = {"file": values.path, "chmod": values.mode, "chown": values.owner}
 SERVICE: Keys = {"url": values.url, "credentials": values.path}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mepd.config.settings import EndpointSnapshot
+from mepd.config.settings import EndpointSnapshot, MepdSection
 from mepd.model import StartRequest
 
 
@@ -19,7 +19,7 @@ class AccountPolicy:
     deny_users: tuple[str, ...] = ()
     allow_gids: tuple[int, ...] | None = None
     forbidden_uids: tuple[int, ...] = (0,)
-    name_pattern: str = r"[a-z_][a-z0-9_.-]{0,31}"
+    name_pattern: str = MepdSection.mapped_name_pattern
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,6 @@ class LaunchPlan:
     master_pid: int
     privileged: bool
     own_identities: tuple[str, ...] = ()
-    mapper_timeout: float = 30.0
-    render_timeout: float = 5.0
+    mapper_timeout: float = MepdSection.mapper_timeout
+    render_timeout: float = MepdSection.render_timeout
     debug: bool = False

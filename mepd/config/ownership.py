@@ -81,14 +81,6 @@ def check_ownership(paths: Iterable[Path], uid: int | None = None) -> None:
             continue
 
 
-def check_secret(path: Path, uid: int | None = None) -> None:
-    """As :func:`check_ownership`, for a file that nobody else may read either."""
-    check_ownership([path], uid)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise ConfigError(f"holds a secret and is open to others (mode {mode:04o})", str(path))
-
-
 def settings_paths(settings: Settings) -> tuple[Path, ...]:
     """The INI files, the credentials file, and the programs that are named by a path."""
     commands = (Path(p.command[0]) for p in settings.programs)

@@ -25,6 +25,9 @@ class MepdSection:
     min_uid: int | None = None
     deny_users: tuple[str, ...] = ()
     allow_groups: tuple[str, ...] = ()
+    mapped_name_pattern: str = r"[a-z_][a-z0-9_.-]{0,31}"
+    mapper_timeout: float = 30.0
+    render_timeout: float = 5.0
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,24 @@ def seconds(value: Value) -> float:
     return float(value.text)
 
 
+def positive_seconds(value: Value) -> float:
+    number = seconds(value)
+    if not number:
+        raise value.error("must be above 0")
+    return number
+
+
+def pattern(value: Value) -> str:
+    """A regular expression for a whole name."""
+    try:
+        re.compile(value.text)
+    except re.error as e:
+        raise value.error(f"{value.text!r} is no regular expression: {e}") from None
+    if not value.text:
+        raise value.error("is empty")
+    return value.text
+
+
 def size(value: Value) -> int:
     """Bytes; ``KB``, ``MB`` and ``GB`` are powers of 1024, as in supervisord."""
     match = re.fullmatch(r"(\d{1,12})\s*([KMG]B)?", value.text.upper(), re.ASCII)

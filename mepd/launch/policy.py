@@ -9,12 +9,19 @@ from mepd.config.launchplan import AccountPolicy
 from mepd.posix.accounts import Account
 
 _NOBODY = 65534
+_NAME_MAX = 256  # LOGIN_NAME_MAX of Linux
+_NEVER = re.compile(r"-|.*[\x00-\x20\x7f/:]", re.DOTALL)
 _NO_ID = 2**32 - 1  # (uid_t)-1: setresuid(2) would keep the old id
 
 
 def name_refusal(name: str, policy: AccountPolicy) -> str | None:
-    """Why a mapped name must not even be looked up; None if it is a plain user name."""
-    if re.fullmatch(policy.name_pattern, name) is None:
+    """Why a mapped name must not even be looked up; None if it is a plain user name.
+
+    A site's own pattern may allow other letters, and more of them, but nothing that
+    getpwnam(3), a path or a command line could take for something else.
+    """
+    shape = 0 < len(name) <= _NAME_MAX and _NEVER.match(name) is None
+    if not shape or re.fullmatch(policy.name_pattern, name) is None:
         return f"mapped name {name[:64]!r} is not a plain user name"
     if name in policy.deny_users:
         return f"user {name!r} is in deny_users"

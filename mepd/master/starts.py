@@ -14,6 +14,7 @@ from typing import Any
 
 from mepd import log as mepdlog
 from mepd.config.launchplan import AccountPolicy, LaunchPlan
+from mepd.config.settings import MepdSection
 from mepd.errors import WireError
 from mepd.master import decisions, spawner
 from mepd.master.channel import Channel
@@ -56,6 +57,8 @@ class StartRules:
     start_timeout: float
     privileged: bool
     debug: bool = False
+    mapper_timeout: float = MepdSection.mapper_timeout
+    render_timeout: float = MepdSection.render_timeout
 
 
 class Starts:
@@ -159,7 +162,8 @@ class Starts:
             master_pid=self._master_pid,
             privileged=rules.privileged,
             own_identities=endpoint.own_identities,
-            mapper_timeout=min(30.0, rules.start_timeout),
+            mapper_timeout=min(rules.mapper_timeout, rules.start_timeout),
+            render_timeout=min(rules.render_timeout, rules.start_timeout),
             debug=rules.debug,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from mepd.config import logindefs
 from mepd.config.launchplan import AccountPolicy
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError, ControlError
-from mepd.master import control, views
+from mepd.master import control, credentials, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint, remember_id
@@ -65,6 +64,7 @@ def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
         deny_users=section.deny_users,
         allow_gids=_gids(settings),
         forbidden_uids=tuple(sorted(own)),
+        name_pattern=section.mapped_name_pattern,
     )
     return StartRules(
         policy=policy,
@@ -73,6 +73,8 @@ def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
         start_timeout=section.start_timeout,
         privileged=os.geteuid() == 0,
         debug=debug,
+        mapper_timeout=section.mapper_timeout,
+        render_timeout=section.render_timeout,
     )
 
 
@@ -245,7 +247,7 @@ class Supervisor:
                 registration=endpoint.snapshot.registration,
                 heartbeat_period=endpoint.snapshot.heartbeat_period,
                 amqp_port=endpoint.snapshot.amqp_port,
-                credential=read_credential(service.credentials),
+                credential=credentials.read(service.credentials),
                 want_identities=not self.starts.rules.privileged,
             )
         )
@@ -320,15 +322,3 @@ class Supervisor:
         """SIGUSR2: the log was moved away."""
         mepdlog.reopen()
         log.info("log reopened")
-
-
-def read_credential(path: Path | None) -> dict[str, Any]:
-    """What proves this site's administrator to the service; {} if there is none."""
-    if path is None:
-        return {}
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        log.error("credentials file %s is unusable: %s", path, type(e).__name__)
-        return {}
-    return value if isinstance(value, dict) else {}

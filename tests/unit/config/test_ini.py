@@ -43,6 +43,9 @@ stopwaitsecs = 2.5
 max_ueps = 100
 min_uid = 2000
 deny_users = postgres, www-data
+mapped_name_pattern = [A-Z]{1,8}
+mapper_timeout = 2.5
+render_timeout = 1
 [control]
 file = %(here)s/run/mepd.sock
 chmod = 0660
@@ -67,6 +70,8 @@ stopsignal = SIGQUIT
     assert settings.mepd.loglevel == "warning"
     assert settings.mepd.stopwaitsecs == 2.5
     assert (settings.mepd.max_ueps, settings.mepd.min_uid) == (100, 2000)
+    assert settings.mepd.mapped_name_pattern == "[A-Z]{1,8}"
+    assert (settings.mepd.mapper_timeout, settings.mepd.render_timeout) == (2.5, 1.0)
     assert settings.mepd.deny_users == ("postgres", "www-data")
     assert settings.control.file == tmp_path / "run/mepd.sock"
     assert (settings.control.chmod, settings.control.chown) == (0o660, "root:adm")
@@ -105,6 +110,8 @@ stopsignal = SIGQUIT
         ("[mepd]\nlogfile_maxbytes=5XB\n", "mepd.conf:2: [mepd] logfile_maxbytes: '5XB' is no"),
         ("[mepd]\nstopwaitsecs=-1\n", "mepd.conf:2: [mepd] stopwaitsecs: '-1' is no number"),
         ("[mepd]\nmax_ueps=1e3\n", "mepd.conf:2: [mepd] max_ueps: '1e3' is no whole number"),
+        ("[mepd]\nmapped_name_pattern=[a\n", "mepd.conf:2: [mepd] mapped_name_pattern: '[a' is no"),
+        ("[mepd]\nmapper_timeout=0\n", "mepd.conf:2: [mepd] mapper_timeout: must be above 0"),
         ("[mepd]\nloglevel=loud\n", "mepd.conf:2: [mepd] loglevel: 'loud' is not one of"),
         ("[mepd]\nlogfile=\n", "mepd.conf:2: [mepd] logfile: is empty"),
         ("[mepd]\nlogfile=~nobody-of-that-name/x\n", "mepd.conf:2: [mepd] logfile: '~nobody"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mepd.config import ini
-from mepd.config.ownership import check_ownership, check_secret, code_paths, settings_paths
+from mepd.config.ownership import check_ownership, code_paths, settings_paths
 from mepd.errors import ConfigError
 
 ME = os.geteuid()
@@ -86,15 +86,6 @@ def test_link_loop(conf: Path) -> None:
     (conf.parent / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
         check_ownership([conf.parent / "a"])
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_D8_secret_readable_by_others(conf: Path, mode: int) -> None:
-    conf.chmod(0o600)
-    check_secret(conf)
-    conf.chmod(mode)
-    with pytest.raises(ConfigError, match="holds a secret and is open to others"):
-        check_secret(conf)
 
 
 def test_D8_code_of_the_package(tmp_path: Path) -> None:

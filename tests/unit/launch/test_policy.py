@@ -40,6 +40,23 @@ def test_I2_nothing_but_the_plain_alphabet(name: str) -> None:
         assert not set(name) & set("/\\:;\n\r\t\0 $`'\"") and name[0] != "-"
 
 
+ANY = AccountPolicy(name_pattern=".*")
+
+
+@pytest.mark.parametrize("name", ["Harper", "héloise", "1000x", "x" * 256, "a@b", "dom\\\\x"])
+def test_I2_a_sites_own_pattern(name: str) -> None:
+    assert name_refusal(name, ANY) is None
+    assert name_refusal(name, POLICY) is not None
+    assert name_refusal("harper", AccountPolicy(name_pattern="[A-Z]{1,8}")) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-rf", "a/b", "a\0b", "a\n", "\na", "a b", "a:b", "a\x7f", "x" * 257, "a\tb"]
+)
+def test_I2_what_no_pattern_can_allow(name: str) -> None:
+    assert name_refusal(name, ANY) is not None
+
+
 def test_deny_users() -> None:
     assert "deny_users" in (name_refusal("mallory", POLICY) or "")
 

@@ -192,13 +192,6 @@ def test_includes_come_from_the_snapshot() -> None:
     assert seen["more"] == "x"
 
 
-def test_shell_escape() -> None:
-    seen = configuration(
-        {"ACCOUNT_ID": "x; rm -rf /"}, template=TEMPLATE + "cmd: {{ ACCOUNT_ID|shell_escape }}\n"
-    )
-    assert seen["cmd"] == "'x; rm -rf /'"
-
-
 def test_user_runtime_and_parent_config() -> None:
     seen = configuration(
         {"ACCOUNT_ID": "x"},

@@ -1,0 +1,41 @@
+"""What proves this site's administrator to the service: the file of ``[service]``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def read(path: Path | None) -> dict[str, Any]:
+    """The credentials as the file has them, {} if there are none; never an error.
+
+    What is wrong is logged without anything of the contents.
+    """
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            _warn_of_readers(path, os.fstat(file.fileno()))
+            value = json.loads(file.read())
+    except (OSError, ValueError) as e:
+        log.error("credentials file %s is unusable: %s", path, type(e).__name__)
+        return {}
+    if not isinstance(value, dict):
+        log.error("credentials file %s is unusable: no JSON object", path)
+        return {}
+    return value
+
+
+def _warn_of_readers(path: Path, info: os.stat_result) -> None:
+    mode = stat.S_IMODE(info.st_mode)
+    if mode & 0o077:
+        log.warning(
+            "credentials file %s is open to others (mode %04o); make it 0600, and the"
+            " secret in it a new one", path, mode,
+        )  # fmt: skip
