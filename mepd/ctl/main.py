@@ -57,6 +57,8 @@ class _Group(click.Group):
         "shutdown": "act",
         "start": "act",
         "configure": "configure",
+        "enable-on-boot": "onboot",
+        "disable-on-boot": "onboot",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

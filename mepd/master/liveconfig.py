@@ -136,6 +136,10 @@ class LiveConfig:
                 self._host.serve(endpoint)  # the credentials may be others
         self._rewatch()
 
+    def is_rereading(self) -> bool:
+        """Whether an endpoint's files are still being checked."""
+        return self._reloader.is_busy
+
     def _reread_settings(self) -> None:
         self._seen = self._signature()
         try:

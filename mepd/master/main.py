@@ -21,6 +21,7 @@ from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
 from mepd.posix import accounts, daemon
 from mepd.posix.accounts import Account
+from mepd.posix.notify import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,8 @@ def _supervisor(
     settings: Settings, snapshots: list[EndpointSnapshot], debug: bool
 ) -> Supervisor:
     try:
-        return Supervisor(settings, snapshots, _worker_account(settings), debug)
+        notifier = Notifier(settings.environ)
+        return Supervisor(settings, snapshots, _worker_account(settings), debug, notifier)
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except KeyError as e:  # an account of a [program:x] that does not exist

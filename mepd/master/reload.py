@@ -54,6 +54,10 @@ class Reloader:
         self._seen: dict[str, watchplan.Signature] = {}
         self._unreadable: set[str] = set()
 
+    @property
+    def is_busy(self) -> bool:
+        return self._checking is not None or bool(self._waiting)
+
     def reread(self, endpoint: Endpoint) -> None:
         """Read the folder again and, if it changed, have it checked."""
         self._cancel(endpoint)

@@ -26,6 +26,7 @@ from mepd.master.liveconfig import LiveConfig
 from mepd.master.loop import Loop
 from mepd.master.programs import Program
 from mepd.master.reaper import Reaper
+from mepd.master.service import Service
 from mepd.master.shutdown import Shutdown
 from mepd.master.starts import StartRules, Starts
 from mepd.master.stopping import Stopper
@@ -34,6 +35,7 @@ from mepd.master.verbs import Verbs
 from mepd.master.workers import Worker
 from mepd.posix import accounts, process, syscalls
 from mepd.posix.accounts import Account
+from mepd.posix.notify import Notifier
 from mepd.wire import worker as wire
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,12 @@ class Supervisor:
     """Owns the loop and everything on it. Nothing happens before :meth:`run`."""
 
     def __init__(
-        self, settings: Settings, snapshots: list[EndpointSnapshot], worker: Account, debug: bool
+        self,
+        settings: Settings,
+        snapshots: list[EndpointSnapshot],
+        worker: Account,
+        debug: bool,
+        notifier: Notifier,
     ) -> None:
         syscalls.set_subreaper()
         self.loop = Loop()
@@ -107,6 +114,9 @@ class Supervisor:
             self.loop, self.table, self.stopper, self._ends, self.workers, self.programs,
             self.loop.stop,
         )  # fmt: skip
+        self._service = Service(
+            self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading
+        )
         self._control: control.ControlServer | None = None
         self._console: Console | None = None
 
@@ -155,6 +165,7 @@ class Supervisor:
         for worker in self.workers:
             worker.start()
         self._look_at_idle()
+        self._service.begin()
         gc.collect()
         gc.freeze()  # so that a child's collector does not copy the master's pages
         try:
@@ -210,10 +221,12 @@ class Supervisor:
 
     def shutdown(self, signum: int) -> None:
         self.starts.accepting = False
+        self._service.stopping()
         self.config.programs.close()
         self._shutdown.begin(signum)
 
     def reload(self) -> None:
+        self._service.reloading()
         self.config.reload()
 
     def start_endpoint(self, name: str, directory: Path) -> None:
