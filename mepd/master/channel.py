@@ -24,6 +24,7 @@ class Channel:
     ``on_frame`` gets every decoded JSON value. ``on_close`` is called once, when the peer
     closes, breaks the framing, or reads so little that too much waits to be sent; the
     reason is '' for a plain end of file. close() by the owner calls nothing.
+    ``last_word`` gives what a peer that breaks the framing is told before.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Channel:
         on_close: Callable[[str], None],
         limit: int = WORKER_FRAME_MAX,
         send_limit: int = WORKER_FRAME_MAX,
+        last_word: Callable[[str], Any] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -45,11 +47,18 @@ class Channel:
         self._out = bytearray()
         self._send_limit = send_limit
         self._received = 0
+        self._last_word = last_word
+        self._closing = False
         loop.watch(sock.fileno(), self._read)
 
     @property
     def is_open(self) -> bool:
         return self._sock is not None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return len(self._out)
 
     def send(self, value: Any) -> None:
         """Queue a JSON value. Raises WireError if it is too large for a frame."""
@@ -79,6 +88,11 @@ class Channel:
             self._sock.close()
             self._sock = None
 
+    def finish(self) -> None:
+        """Close as soon as all is sent; ``on_close`` is called then, and nothing more is read."""
+        self._closing = True
+        self._write()
+
     def _fail(self, reason: str) -> None:
         if self._sock is not None:
             self.close()
@@ -102,9 +116,11 @@ class Channel:
         try:
             for frame in self._reader.feed(data):
                 self._on_frame(frame)
-                if self._sock is None:
+                if self._sock is None or self._closing:
                     return
         except WireError as e:
+            if self._last_word is not None:
+                self.send(self._last_word(str(e)))
             self._fail(str(e))
 
     def _write(self) -> None:
@@ -119,4 +135,8 @@ class Channel:
         except OSError as e:
             self._fail(str(e))
             return
-        self._loop.watch(self._fd, self._read, self._write if self._out else None)
+        if self._closing and not self._out:
+            self._fail("")
+            return
+        read = None if self._closing else self._read
+        self._loop.watch(self._fd, read, self._write if self._out else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import logging
 import os
@@ -12,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from mepd.errors import ControlError, WireError
+from mepd.master.callers import Callers
 from mepd.master.channel import Channel
-from mepd.master.loop import Loop
+from mepd.master.later import Later, Stream
+from mepd.master.loop import Loop, Timer
 from mepd.posix.peer import Peer, peer_of
 from mepd.wire import control
-from mepd.wire.framing import CONTROL_FRAME_MAX
+from mepd.wire.framing import CONTROL_FRAME_MAX, encode_frame
 
 log = logging.getLogger(__name__)
 
-_IDLE_MAX = 30.0
-_PER_UID = 8
-_TOTAL = 64
+_REQUEST_MAX = 30.0
+"""Seconds for a request to come whole, and for its answer to be read."""
+_UNREAD_MAX = 256 * 1024
 _BACKLOG = 64
 
 Handler = Callable[[Peer, str, dict[str, Any]], Any]
@@ -60,17 +63,17 @@ def owner(chown: str) -> tuple[int, int | None]:
 
 
 class ControlServer:
-    """Accepts connections and hands each request to ``handle``.
+    """Accepts connections and hands the one request of each to ``handle``.
 
-    A client is told of every error. One that stalls is dropped after 30 s, and one uid
-    cannot take all places.
+    A client is told of every error. One that stalls is dropped after 30 s, one uid cannot
+    take all places, and one that asks without end waits its turn.
     """
 
     def __init__(self, loop: Loop, server: socket.socket, handle: Handler) -> None:
         self._loop = loop
         self._server = server
         self._handle = handle
-        self._clients: dict[int, int] = {}
+        self._callers = Callers(loop.clock)
         loop.watch(server.fileno(), self._accept)
 
     def close(self) -> None:
@@ -91,12 +94,11 @@ class ControlServer:
         except OSError:
             connection.close()
             return
-        mine = sum(1 for uid in self._clients.values() if uid == peer.uid)
-        crowded = len(self._clients) >= _TOTAL and peer.uid != 0
-        if crowded or mine >= _PER_UID * (4 if peer.uid == 0 else 1):
-            connection.close()
-            return
-        self._serve(connection, peer)
+        refusal = self._callers.refusal(peer.uid)
+        if refusal is None:
+            _Conversation(self._loop, connection, peer, self._callers, self._handle)
+        else:
+            _turn_away(connection, refusal)
 
     def _pause(self) -> None:
         """Out of descriptors: look again later instead of spinning."""
@@ -109,32 +111,110 @@ class ControlServer:
 
         self._loop.call_later(1.0, again)
 
-    def _serve(self, connection: socket.socket, peer: Peer) -> None:
-        key = connection.fileno()
-        self._clients[key] = peer.uid
 
-        def closed(_reason: str) -> None:
-            timer.cancel()
-            self._clients.pop(key, None)
+def _turn_away(connection: socket.socket, refusal: str) -> None:
+    """A word that fits the socket's empty buffer, and goodbye."""
+    answer = control.refusal(f"{refusal}; try again later", os.EX_TEMPFAIL)
+    connection.setblocking(False)
+    with contextlib.suppress(OSError):
+        connection.send(encode_frame(answer))
+    connection.close()
 
-        def request(frame: Any) -> None:
-            channel.send(self._answer(peer, frame))
 
-        def expired() -> None:
-            channel.close()
-            closed("")
+class _Conversation:
+    """One connection: a request, and an answer now, later, or without end."""
 
-        channel = Channel(self._loop, connection, request, closed, CONTROL_FRAME_MAX)
-        timer = self._loop.call_later(_IDLE_MAX, expired)
+    def __init__(
+        self,
+        loop: Loop,
+        connection: socket.socket,
+        peer: Peer,
+        callers: Callers,
+        handle: Handler,
+    ) -> None:
+        self._loop = loop
+        self._peer = peer
+        self._callers = callers
+        self._handle = handle
+        self._asked = False
+        self._leave: Callable[[], None] = lambda: None
+        self._channel = Channel(
+            loop, connection, self._request, self._closed, CONTROL_FRAME_MAX,
+            last_word=lambda reason: control.refusal(reason, os.EX_USAGE),
+        )  # fmt: skip
+        self._timer: Timer = loop.call_later(_REQUEST_MAX, self._close)
+        callers.came(peer.uid)
 
-    def _answer(self, peer: Peer, frame: Any) -> dict[str, Any]:
+    def _closed(self, _reason: str) -> None:
+        self._timer.cancel()
+        self._callers.left(self._peer.uid)
+        self._leave()
+
+    def _close(self) -> None:
+        self._channel.close()
+        self._closed("")
+
+    def _request(self, frame: Any) -> None:
+        if self._asked:  # more than one request: whoever does that gets no answer
+            self._close()
+            return
+        self._asked = True
+        wait = self._callers.wait(self._peer.uid)
+        if not wait:
+            self._answer(frame)
+            return
+        self._timer.cancel()
+        self._timer = self._loop.call_later(wait, lambda: self._answer(frame))
+
+    def _answer(self, frame: Any) -> None:
+        self._timer.cancel()
+        if not self._channel.is_open:
+            return
+        result = self._result(frame)
+        if isinstance(result, Later):
+            result.then(self._finish)
+        elif isinstance(result, Stream):
+            for data in result.first:
+                self._send(data)
+            if self._channel.is_open:
+                self._leave = result.begin(self._send_on)
+        else:
+            self._finish(result)
+
+    def _result(self, frame: Any) -> Any:
         try:
             verb, args = control.parse_request(frame)
-            return control.answer(self._handle(peer, verb, args))
+            return self._handle(self._peer, verb, args)
         except WireError as e:
-            return control.refusal(str(e), os.EX_USAGE)
+            return ControlError(str(e), os.EX_USAGE)
         except ControlError as e:
-            return control.refusal(str(e), e.exit_code)
+            return e
         except Exception as e:
             log.exception("control request failed")
-            return control.refusal(f"internal error: {type(e).__name__}", os.EX_SOFTWARE)
+            return ControlError(f"internal error: {type(e).__name__}", os.EX_SOFTWARE)
+
+    def _finish(self, outcome: Any) -> None:
+        self._send(outcome)
+        if self._channel.is_open:
+            self._timer = self._loop.call_later(_REQUEST_MAX, self._close)
+            self._channel.finish()
+
+    def _send(self, outcome: Any) -> None:
+        if not self._channel.is_open:
+            return
+        refused = isinstance(outcome, ControlError)
+        answer = (
+            control.refusal(str(outcome), outcome.exit_code)
+            if refused
+            else control.answer(outcome)
+        )
+        try:
+            self._channel.send(answer)
+        except WireError as e:
+            self._channel.send(control.refusal(f"the answer is too large: {e}", os.EX_SOFTWARE))
+
+    def _send_on(self, data: Any) -> None:
+        """One more answer of a stream; a client that does not read them is left."""
+        self._send(data)
+        if self._channel.is_open and self._channel.unsent > _UNREAD_MAX:
+            self._close()

@@ -26,10 +26,13 @@ def user_refusal(running_of_user: int, user: str, *caps: int) -> str | None:
     return None
 
 
-def reap_reason(activity: Activity, silent_for: float) -> str | None:
+def reap_reason(
+    activity: Activity, silent_for: float, grace: float = IDLE_GRACE_PERIODS
+) -> str | None:
     """Why a running UEP must be stopped by the master, the backstop of its own clocks.
 
     ``silent_for`` is seconds since its last report; ``activity.last_move`` was true then.
+    ``grace`` is in heartbeats beyond its limits.
     """
     period = activity.heartbeat_period
     if silent_for > SILENT_PERIODS * period + 1:
@@ -37,11 +40,19 @@ def reap_reason(activity: Activity, silent_for: float) -> str | None:
     idle = activity.last_move + silent_for
     soft, hard = activity.soft, activity.hard
     if soft and activity.done and not activity.outstanding:
-        if idle > (soft + IDLE_GRACE_PERIODS) * period:
+        if idle > (soft + grace) * period:
             return f"idle for {idle:.0f} s (idle_heartbeats_soft)"
-    if soft and hard and idle > (hard + IDLE_GRACE_PERIODS) * period:
+    if soft and hard and idle > (hard + grace) * period:
         return f"idle for {idle:.0f} s (idle_heartbeats_hard)"
     return None
+
+
+def idle_reason(activity: Activity, silent_for: float, limit: float) -> str | None:
+    """Why a UEP counts as idle to an administrator who says ``limit`` seconds."""
+    idle = activity.last_move + silent_for
+    if activity.outstanding or idle < limit:
+        return None
+    return f"idle for {idle:.0f} s"
 
 
 def backoff(failures: int) -> float:

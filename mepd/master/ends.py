@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint
+from mepd.master.history import RUN, History, Kind
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
 from mepd.master.states import Event, describe_end, ended_well, next_state
@@ -28,12 +29,14 @@ class Ends:
         table: UepTable,
         consumer: ConsumerLink,
         endpoint_of: Callable[[str], Endpoint | None],
+        history: History | None = None,
     ) -> None:
         self._loop = loop
         self._reaper = reaper
         self._table = table
         self._consumer = consumer
         self._endpoint_of = endpoint_of
+        self._history = history or History()
         self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
         self.when_ended: Callable[[str], None] = lambda _endpoint: None
 
@@ -73,17 +76,28 @@ class Ends:
                 uep.name, f" for {uep.user}" if uep.user else "", failure.stage, failure.code,
                 failure.reason,
             )  # fmt: skip
-            public = failure.public
+            stage, code, how, public = failure.stage, failure.code, failure.reason, failure.public
         else:
             how = uep.stop_reason or describe_end(status)
             log.error("Start of %s ended before its exec: %s", uep.name, how)
-            public = _died_text(uep, status)
+            stage, code, public = "LAUNCH", _code(status), _died_text(uep, status)
+        self._history.note_uep(
+            Kind.FAILED, uep, stage=stage, code=code, reason=how, public=public,
+            seconds=self._age(uep),
+        )  # fmt: skip
         self._tell(uep, public)
+
+    def _age(self, uep: Uep) -> float:
+        return round(self._loop.clock() - uep.started, 3)
 
     def _stopped(self, uep: Uep, status: int, before: UepState) -> None:
         line = "%s (%d) %s%s"
         why = f" ({uep.stop_reason})" if uep.stop_reason else ""
         text = (line, describe_end(status), uep.process.pid, uep.label, why)
+        self._history.note_uep(
+            Kind.STOPPED if ended_well(status) else Kind.DIED, uep, stage=RUN,
+            code=_code(status), reason=describe_end(status) + why, seconds=self._age(uep),
+        )  # fmt: skip
         if ended_well(status):
             log.info(*text)
             if before is not UepState.STOPPING or uep.tokens:
@@ -113,6 +127,11 @@ class Ends:
         tokens, uep.tokens = uep.tokens, set()
         creds = (uep.revive or uep.request).amqp_creds
         self._consumer.notify_failure(uep.endpoint, creds, public, tokens)
+
+
+def _code(status: int) -> int:
+    """The exit code; of a signal, its number, negated."""
+    return os.waitstatus_to_exitcode(status)
 
 
 def _died_text(uep: Uep, status: int) -> str:

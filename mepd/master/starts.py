@@ -21,6 +21,7 @@ from mepd.master.channel import Channel
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint
 from mepd.master.ends import Ends
+from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
 from mepd.master.states import Event, next_state
@@ -76,6 +77,7 @@ class Starts:
         rules: StartRules,
         master_pid: int,
         endpoint_of: Callable[[str], Endpoint | None],
+        history: History | None = None,
     ) -> None:
         self._loop = loop
         self._reaper = reaper
@@ -87,6 +89,7 @@ class Starts:
         self.rules = rules
         self._master_pid = master_pid
         self._endpoint_of = endpoint_of
+        self._history = history or History()
         self.accepting = True
         ends.relaunch = self._relaunch
 
@@ -104,9 +107,8 @@ class Starts:
             log.error(
                 "start request for %s: endpoint %s is not served", request.name, message.endpoint
             )
-            self._answer(
-                request, message.endpoint, "the endpoint is not served here", {message.token}
-            )
+            text = "the endpoint is not served here"
+            self._answer(request, message.endpoint, text, {message.token}, text)
             return
         if not self.accepting:
             return  # unsettled on purpose: the broker keeps it for the next master
@@ -137,8 +139,16 @@ class Starts:
         else:
             uep.tokens.add(token)
 
-    def _answer(self, request: StartRequest, endpoint: str, text: str, tokens: set[str]) -> None:
+    def _answer(
+        self, request: StartRequest, endpoint: str, text: str, tokens: set[str], reason: str
+    ) -> None:
+        """A start that failed before it had a UEP: ``text`` for its user, ``reason`` not."""
         public = f"Unable to start user endpoint process [exit code: {int(Stage.PREPARE)}; {text}]"
+        self._history.note(
+            Kind.FAILED, endpoint, name=request.name, id=request.uep_id,
+            username=request.username, stage=Stage.PREPARE.name, code=int(Stage.PREPARE),
+            reason=reason, public=public,
+        )  # fmt: skip
         self._consumer.notify_failure(endpoint, request.amqp_creds, public, tokens)
 
     # --- launching --------------------------------------------------------------------
@@ -147,9 +157,8 @@ class Starts:
         if refusal:
             log.warning("start of %s refused: %s", request.name, refusal)
             endpoint.failures += 1
-            self._answer(
-                request, endpoint.name, "(PermissionError) too many user endpoints", tokens
-            )
+            text = "(PermissionError) too many user endpoints"
+            self._answer(request, endpoint.name, text, tokens, refusal)
             return
         self._launch(endpoint, request, tokens, beside=None)
 
@@ -176,7 +185,8 @@ class Starts:
         except OSError as e:
             log.error("cannot fork for %s: %s", request.name, e)
             endpoint.failures += 1
-            self._answer(request, endpoint.name, "(OSError) the system is out of resources", tokens)
+            text = "(OSError) the system is out of resources"
+            self._answer(request, endpoint.name, text, tokens, f"cannot fork: {e}")
             return
         child = process.identify(launched.pid) or ProcessId(launched.pid, 0.0)
         command = " ".join(endpoint.snapshot.uep_command).replace("{name}", request.name)
@@ -277,8 +287,12 @@ class Starts:
             "Command process successfully forked for '%s' (Globus effective identity: %s).",
             uep.user, uep.request.effective_identity,
         )  # fmt: skip
+        self._history.note_uep(Kind.STARTED, uep, seconds=self._age(uep))
         if not uep.reports:
             self._running(uep)
+
+    def _age(self, uep: Uep) -> float:
+        return round(self._loop.clock() - uep.started, 3)
 
     # --- reports ----------------------------------------------------------------------
     def _on_report(self, uep: Uep, frame: Any) -> None:
@@ -303,6 +317,7 @@ class Starts:
     def _running(self, uep: Uep) -> None:
         uep.state = next_state(uep.state, Event.REPORTED)
         log.info("User endpoint is ready (pid: %d) %s", uep.process.pid, uep.label)
+        self._history.note_uep(Kind.READY, uep, seconds=self._age(uep))
         for timer in uep.timers:
             timer.cancel()
         uep.timers.clear()
@@ -346,13 +361,19 @@ class Starts:
         tokens, check.tokens = check.tokens, set()
         if check.failure is not None:
             log.error("start request for %s: %s", check.name, check.failure.reason)
+            failure = check.failure
+            self._history.note_uep(
+                Kind.FAILED, check, stage=failure.stage, code=failure.code,
+                reason=failure.reason, public=failure.public, seconds=self._age(check),
+            )  # fmt: skip
             self._consumer.notify_failure(
                 check.endpoint, check.request.amqp_creds, check.failure.public, tokens
             )
         elif tokens and self._table.get(running.name) is None:
             self._relaunch(check.endpoint, check.request, tokens)
         elif tokens:
-            self._answer(check.request, check.endpoint, _OPAQUE, tokens)
+            reason = "the identity was not mapped again"
+            self._answer(check.request, check.endpoint, _OPAQUE, tokens, reason)
 
 
 def _for_user(uep: Uep) -> str:

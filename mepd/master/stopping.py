@@ -6,6 +6,7 @@ import logging
 import signal
 
 from mepd.master import decisions
+from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.states import Event, next_state
 from mepd.master.table import Uep, UepTable
@@ -18,9 +19,12 @@ log = logging.getLogger(__name__)
 class Stopper:
     """Signals UEPs, never a process that merely has their pid."""
 
-    def __init__(self, loop: Loop, table: UepTable, stopwaitsecs: float) -> None:
+    def __init__(
+        self, loop: Loop, table: UepTable, stopwaitsecs: float, history: History | None = None
+    ) -> None:
         self._loop = loop
         self._table = table
+        self._history = history or History()
         self.stopwaitsecs = stopwaitsecs
 
     def stop(self, uep: Uep, reason: str, signum: int = signal.SIGTERM) -> bool:
@@ -30,8 +34,9 @@ class Stopper:
         uep.state = next_state(uep.state, Event.STOP)
         log.info(
             "Signaling %s to user endpoint (pid: %d): %s %s",
-            signal.Signals(signum).name, uep.process.pid, reason, uep.label,
+            _name(signum), uep.process.pid, reason, uep.label,
         )  # fmt: skip
+        self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         there = process.signal_process(uep.process, signum)
         if first:
             uep.timers.append(
@@ -49,13 +54,15 @@ class Stopper:
         log.warning(
             "Forcibly killing user endpoint (pid: %d): %s %s", uep.process.pid, reason, uep.label
         )
+        self._history.note_uep(Kind.SIGNALLED, uep, reason=f"SIGKILL: {reason}")
         process.kill_tree(uep.process)
 
-    def signal(self, uep: Uep, signum: int) -> bool:
+    def signal(self, uep: Uep, signum: int, reason: str) -> bool:
         """Send any signal, without any meaning to mepd. False if the UEP is gone."""
+        self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         log.info(
-            "Signaling %s to user endpoint (pid: %d) %s",
-            signal.Signals(signum).name, uep.process.pid, uep.label,
+            "Signaling %s to user endpoint (pid: %d): %s %s",
+            _name(signum), uep.process.pid, reason, uep.label,
         )  # fmt: skip
         return process.signal_process(uep.process, signum)
 
@@ -65,10 +72,32 @@ class Stopper:
 
     def reap_idle(self) -> None:
         """The backstop of the UEPs' own idle clocks; also finds those that hang."""
+        for uep, reason in self.reapable(decisions.IDLE_GRACE_PERIODS):
+            self.reap(uep, reason)
+
+    def reapable(self, grace: float, idle: float | None = None) -> list[tuple[Uep, str]]:
+        """The UEPs to reap now, each with the reason.
+
+        ``grace`` is in heartbeats; with ``idle`` also those that have had nothing to do for
+        so many seconds.
+        """
         now = self._loop.clock()
+        found = []
         for uep in self._table:
             if uep.state is UepState.RUNNING and uep.activity is not None:
-                reason = decisions.reap_reason(uep.activity, now - uep.reported)
+                silent = now - uep.reported
+                reason = decisions.reap_reason(uep.activity, silent, grace)
+                if reason is None and idle is not None:
+                    reason = decisions.idle_reason(uep.activity, silent, idle)
                 if reason:
-                    log.warning("Reaping user endpoint: %s %s", reason, uep.label)
-                    self.stop(uep, reason)
+                    found.append((uep, reason))
+        return found
+
+    def reap(self, uep: Uep, reason: str) -> None:
+        log.warning("Reaping user endpoint: %s %s", reason, uep.label)
+        self._history.note_uep(Kind.REAPED, uep, reason=reason)
+        self.stop(uep, reason)
+
+
+def _name(signum: int) -> str:
+    return signal.Signals(signum).name

@@ -22,6 +22,7 @@ from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint, remember_id
 from mepd.master.ends import Ends
+from mepd.master.history import History, Kind
 from mepd.master.liveconfig import LiveConfig
 from mepd.master.loop import Loop
 from mepd.master.programs import Program
@@ -94,6 +95,7 @@ class Supervisor:
         syscalls.set_subreaper()
         self.loop = Loop()
         self.table = UepTable()
+        self.history = History()
         self.exit_code = os.EX_OK
         self._worker_account = worker
         self._debug = debug
@@ -137,12 +139,13 @@ class Supervisor:
         self.config.begin(self._watcher)
 
     def _make_uep_parts(self, account: Account) -> None:
-        self.stopper = Stopper(self.loop, self.table, self.config.settings.mepd.stopwaitsecs)
+        patience = self.config.settings.mepd.stopwaitsecs
+        self.stopper = Stopper(self.loop, self.table, patience, self.history)
         find = self.endpoints.get
-        self._ends = Ends(self.loop, self._reaper, self.table, self.link, find)
+        self._ends = Ends(self.loop, self._reaper, self.table, self.link, find, self.history)
         self.starts = Starts(
             self.loop, self._reaper, self.table, self.link, self.stopper, self._ends,
-            self._records, self.rules_for(self.config.settings), os.getpid(), find,
+            self._records, self.rules_for(self.config.settings), os.getpid(), find, self.history,
         )  # fmt: skip
         self._ends.when_ended = self.config.forget_drained
 
@@ -289,7 +292,7 @@ class Supervisor:
         for uep in self.table:
             uep.tokens.clear()
         for endpoint in self.endpoints.values():
-            endpoint.online, endpoint.reason = False, "amqp-consumer is not running"
+            self._link_changed(endpoint, False, "amqp-consumer is not running")
 
     def _from_consumer(self, message: Any) -> None:
         if isinstance(message, wire.StartRequested):
@@ -310,11 +313,18 @@ class Supervisor:
         elif isinstance(message, wire.OwnIdentities):
             endpoint.own_identities = tuple(message.identities)
         elif isinstance(message, wire.EndpointOnline):
-            endpoint.online, endpoint.reason = message.online, message.reason
+            self._link_changed(endpoint, message.online, message.reason)
         elif isinstance(message, wire.RegistrationFailed):
-            endpoint.online, endpoint.reason = False, message.reason
+            self._link_changed(endpoint, False, message.reason)
         elif isinstance(message, wire.RequestRefused):
             endpoint.failures += 1
+            self.history.note(Kind.FAILED, name, stage="REQUEST", reason=message.reason)
+
+    def _link_changed(self, endpoint: Endpoint, online: bool, reason: str) -> None:
+        if (endpoint.online, endpoint.reason) != (online, reason):
+            kind = Kind.ONLINE if online else Kind.OFFLINE
+            self.history.note(kind, endpoint.name, reason=reason, public="")
+        endpoint.online, endpoint.reason = online, reason
 
     def _announce(self, endpoint: Endpoint) -> None:
         if endpoint.announced or endpoint.endpoint_id is None:

@@ -7,7 +7,6 @@ sees and kills only their own UEPs.
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -41,16 +40,10 @@ class Commander(Protocol):
 
 
 def is_administrator(peer: Peer, group: int | None) -> bool:
-    """Whether the peer is root or in the administrators' group, now."""
-    if peer.uid == 0 or peer.uid == os.geteuid():
+    """Whether the peer is root or in the administrators' group."""
+    if peer.uid in (0, os.geteuid()):
         return True
-    if group is None:
-        return False
-    try:
-        entry = pwd.getpwuid(peer.uid)
-    except KeyError:
-        return False
-    return group in os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return group is not None and group in (peer.gid, *peer.groups)
 
 
 def _text(args: dict[str, Any], key: str, default: str | None = None) -> str | None:
@@ -146,7 +139,7 @@ class Verbs:
         elif name in ("TERM", "INT", "QUIT"):
             self._c.stopper.stop(u, reason, getattr(signal, f"SIG{name}"))
         else:
-            self._c.stopper.signal(u, getattr(signal, f"SIG{name}"))
+            self._c.stopper.signal(u, getattr(signal, f"SIG{name}"), reason)
 
     def _reload(self, _peer: Peer, _administrator: bool, args: dict[str, Any]) -> Any:
         _known(args)

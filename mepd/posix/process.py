@@ -154,15 +154,25 @@ def descendants(pid: int) -> list[ProcessId]:
     return out
 
 
+def _family(root: ProcessId) -> list[ProcessId]:
+    """A process and its descendants; nobody if its pid is another's by now.
+
+    Looked at after the descendants were listed: a pid that still is the process's was so
+    before.
+    """
+    found = descendants(root.pid)
+    return [root, *found] if identify(root.pid) == root else []
+
+
 def kill_tree(root: ProcessId) -> None:
     """SIGKILL a process, its group and all its descendants, whatever their sessions.
 
     Descendants are stopped first, so that none of them forks its way out.
     """
-    family = [root, *descendants(root.pid)]
+    family = _family(root)
     for member in family:
         signal_process(member, signal.SIGSTOP)
-    family += [d for d in descendants(root.pid) if d not in family]
+    family += [d for d in _family(root) if d not in family]
     signal_group(root, signal.SIGKILL)
     for member in family:
         signal_process(member, signal.SIGKILL)

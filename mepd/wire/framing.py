@@ -15,7 +15,7 @@ from mepd.errors import WireError
 
 HEADER = struct.Struct(">I")
 WORKER_FRAME_MAX = 8 * 1024 * 1024
-CONTROL_FRAME_MAX = 1024 * 1024
+CONTROL_FRAME_MAX = 128 * 1024
 NOTIFY_FRAME_MAX = 4096
 
 

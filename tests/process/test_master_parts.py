@@ -370,6 +370,9 @@ def test_C2_a_client_that_stalls_or_lies_holds_up_nobody(served: Path) -> None:
         liar.settimeout(10)
         liar.connect(str(served))
         liar.sendall(b"\xff\xff\xff\xff")
+        (answer,) = FrameReader().feed(liar.recv(1000))
+        told = "frame of 4294967295 bytes exceeds 131072"
+        assert answer["error"] == {"message": told, "code": 64}
         assert liar.recv(10) == b""
     assert ask(served, control_wire.request("x", {}))["ok"]
     for s in half:

@@ -1,0 +1,55 @@
+"""What mepd remembers: bounded, one line each, without secrets."""
+
+from __future__ import annotations
+
+from mepd.master import history
+from mepd.master.history import Entry, History, Kind
+from mepd.master.table import Uep
+from mepd.model import StartRequest, UepState
+from mepd.posix.process import ProcessId
+
+
+def uep(name: str = "uep.a.b") -> Uep:
+    request = StartRequest(name, "a", "b", "e", "h@example.org", (), 0, {})
+    return Uep(name, "gpu", request, ProcessId(2, 0.0), ProcessId(2, 0.0), "c", 0.0,
+               UepState.RUNNING, user="harper", uid=1000)  # fmt: skip
+
+
+def test_what_is_known_of_a_uep() -> None:
+    h = History(lambda: 7.0)
+    h.note_uep(Kind.DIED, uep(), reason="Command terminated by signal: 9", code=-9)
+    (entry,) = h.events()
+    assert (entry.time, entry.kind, entry.endpoint, entry.user, entry.uid, entry.pid) == (
+        7.0, "died", "gpu", "harper", 1000, 2
+    )  # fmt: skip
+    assert entry.username == "h@example.org" and entry.public == entry.reason
+    assert h.last_failure("uep.a.b") is entry and not list(h.failures())
+
+
+def test_memory_is_bounded() -> None:
+    h = History()
+    for n in range(history._LAST_MAX + 50):
+        h.note_uep(Kind.FAILED, uep(f"u{n}"), reason=str(n))
+    assert len(list(h.events())) == history.EVENTS_MAX
+    kept = [e.reason for e in h.failures()]
+    assert len(kept) == history.FAILURES_MAX and kept[-1] == str(history._LAST_MAX + 49)
+    assert h.last_failure("u0") is None and h.last_failure("u60") is not None
+
+
+def test_reasons_are_one_line_without_secrets() -> None:
+    h = History()
+    h.note(Kind.FAILED, "gpu", reason="a\nb\x1b[31m amqp://u:canary@h " + "x" * 5000)
+    (entry,) = h.failures()
+    assert entry.reason.startswith("a\\nb\\x1b[31m amqp://***@h ")
+    assert len(entry.reason) <= history._REASON_MAX
+
+
+def test_listeners_hear_until_they_leave() -> None:
+    h = History()
+    heard: list[Entry] = []
+    leave = h.listen(heard.append)
+    h.note(Kind.ONLINE, "gpu")
+    leave()
+    leave()
+    h.note(Kind.OFFLINE, "gpu")
+    assert [e.kind for e in heard] == [Kind.ONLINE]
