@@ -6,14 +6,21 @@ globus-compute-endpoint works as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mepd.config import mappingfile, mappinglint, registration, safeyaml, templatelint
-from mepd.config.configyaml import ConfigYaml, named_files
+from mepd.config import (
+    includes,
+    mappingfile,
+    mappinglint,
+    registration,
+    safeyaml,
+    schemafile,
+    templatelint,
+)
+from mepd.config.configyaml import PATH_KEYS, ConfigYaml, named_files
 from mepd.config.names import UUID
 from mepd.config.settings import EndpointSnapshot
 from mepd.config.textfile import FILE_MAX, read_text, version_of
@@ -28,8 +35,6 @@ KNOWN = (CONFIG, *TEMPLATES, SCHEMA, ENVIRONMENT)
 """What mepd looks for in a folder, whatever config.yaml names."""
 TOTAL_MAX = 2 * FILE_MAX
 """All files of a folder: as escaped JSON they still fit a worker's frame."""
-_OTHERS_MAX = 64
-_INCLUDED = (".j2", ".yaml", ".yml")
 
 
 def read_files(directory: Path) -> dict[str, str]:
@@ -45,24 +50,33 @@ def read_files(directory: Path) -> dict[str, str]:
         raise ConfigError("is missing", str(directory / CONFIG))
     files = {CONFIG: config}
     known = (*TEMPLATES, SCHEMA, ENVIRONMENT, REGISTRATION)
-    for name in (*known, *_others(directory, {CONFIG, *known})):
-        text = read_text(directory / name)
-        if text is not None:
-            files[name] = text
+    _read_into(files, directory, (*known, *includes.candidates(directory)))
     for key, name in named_files(config, directory / CONFIG).items():
-        text = read_text(directory / name)
-        if text is None:
+        _read_into(files, directory, [name])
+        if name not in files:
             raise ConfigError(f"{key}: {name} does not exist", str(directory / CONFIG))
-        files[name] = text
+    _read_included(files, directory)
     if sum(len(text.encode()) for text in files.values()) > TOTAL_MAX:
         raise ConfigError(f"all files together are larger than {TOTAL_MAX} bytes", str(directory))
     return files
 
 
-def _others(directory: Path, known: set[str]) -> list[str]:
-    """Further templates, which a template may include."""
-    names = (p.name for p in directory.iterdir() if p.suffix in _INCLUDED and p.is_file())
-    return sorted(islice((n for n in names if n not in known), _OTHERS_MAX))
+def _read_into(files: dict[str, str], directory: Path, names: Iterable[str]) -> None:
+    """Add the texts of those files that there are and that have not been read yet."""
+    for name in names:
+        text = None if name in files else read_text(directory / name)
+        if text is not None:
+            files[name] = text
+
+
+def _read_included(files: dict[str, str], directory: Path) -> None:
+    """Add what templates name, until none names more."""
+    seen: set[str] = set()
+    while new := set(files) - seen:
+        seen |= new
+        named = [n for name in sorted(new) for n in includes.named(files[name])]
+        there = (n for n in named[: includes.FILES_MAX] if (directory / n).is_file())
+        _read_into(files, directory, there)
 
 
 def _environment(text: str, path: str) -> dict[str, str]:
@@ -110,6 +124,7 @@ def _schema(
     value = mappingfile.load_json(files[name], str(directory / name))
     if not isinstance(value, dict):
         raise ConfigError("is no JSON schema object", str(directory / name))
+    schemafile.check_references(value, str(directory / name))
     return value
 
 
@@ -125,12 +140,13 @@ def _mappings(
     return path, mappingfile.parse(files[name], str(path))
 
 
-def _includes(files: Mapping[str, str], template_name: str) -> dict[str, str]:
-    private = (CONFIG, ENVIRONMENT, template_name)
+def _includes(files: Mapping[str, str], *others: str | None) -> dict[str, str]:
+    """What templates may include: nothing that is not for users, and no ``others``."""
+    private = (CONFIG, ENVIRONMENT, REGISTRATION, SCHEMA, *others)
     return {
         name: text
         for name, text in files.items()
-        if name.endswith(_INCLUDED) and name not in private and not name.startswith("/")
+        if name not in private and not name.startswith("/")
     }
 
 
@@ -142,7 +158,8 @@ def versions(files: Mapping[str, str]) -> dict[str, str]:
 def _warnings(snapshot: EndpointSnapshot) -> tuple[str, ...]:
     """What is valid and yet says more than it seems to."""
     templates = {snapshot.template_name: snapshot.template, **snapshot.includes}
-    shells = () if snapshot.allowed_functions is None else templatelint.lint(templates)
+    used = includes.reachable(snapshot.template_name, templates)
+    shells = () if snapshot.allowed_functions is None else templatelint.lint(used)
     return (*mappinglint.lint(snapshot.mappings or ()), *shells)
 
 
@@ -165,7 +182,7 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         mappings=mappings,
         mapping_path=mapping_path,
         environment=_environment(files.get(ENVIRONMENT, ""), str(directory / ENVIRONMENT)),
-        includes=_includes(files, template_name),
+        includes=_includes(files, template_name, *(config.file(key) for key in PATH_KEYS)),
         display_name=config.text("display_name"),
         pam_enable=pam_enable,
         pam_service=pam_service,

@@ -206,6 +206,7 @@ class LiveConfig:
         added = Endpoint(snapshot, snapshot.endpoint_id, by_hand=by_hand)
         self.endpoints[snapshot.name] = added
         self._host.serve(added)
+        self._reloader.examine(added)
 
     def forget_drained(self, name: str) -> None:
         """A drained endpoint goes when the last of its UEPs has."""

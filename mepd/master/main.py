@@ -15,8 +15,8 @@ import mepd
 from mepd import log as mepdlog
 from mepd.config import ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
-from mepd.errors import ConfigError
-from mepd.master import folder
+from mepd.errors import ConfigError, WireError
+from mepd.master import folder, precheck
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
 from mepd.posix import accounts, daemon
@@ -128,12 +128,25 @@ def _logging(settings: Settings, console: bool, debug: bool) -> None:
     mepdlog.configure("mepd: master", handlers, "debug" if debug else section.loglevel)
 
 
+def _precheck(settings: Settings, snapshots: list[EndpointSnapshot], account: Account) -> None:
+    """Have the files checked by what will use them, without rights."""
+    privileged = os.geteuid() == 0
+    try:
+        folders = {s.directory: folder.read(s.directory, privileged) for s in snapshots}
+        precheck.check(folders, account)
+    except ConfigError as e:
+        raise StartupError(str(e), os.EX_CONFIG) from None
+    except (OSError, WireError) as e:
+        text = f"{settings.path}: the endpoints' files cannot be checked: {e}"
+        raise StartupError(text, os.EX_OSERR) from None
+
+
 def _supervisor(
-    settings: Settings, snapshots: list[EndpointSnapshot], debug: bool
+    settings: Settings, snapshots: list[EndpointSnapshot], account: Account, debug: bool
 ) -> Supervisor:
     try:
         notifier = Notifier(settings.environ)
-        return Supervisor(settings, snapshots, _worker_account(settings), debug, notifier)
+        return Supervisor(settings, snapshots, account, debug, notifier)
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except KeyError as e:  # an account of a [program:x] that does not exist
@@ -165,7 +178,9 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
     _check_owners(settings)
-    supervisor = _supervisor(settings, snapshots, args.debug)
+    account = _worker_account(settings)
+    _precheck(settings, snapshots, account)
+    supervisor = _supervisor(settings, snapshots, account, args.debug)
     _listen(supervisor, settings)
     ready.tell(os.EX_OK)
     log.info("mepd %s started (pid: %d)", mepd.__version__, os.getpid())

@@ -33,6 +33,7 @@ class _Job:
     files: dict[str, str]
     deaths: int = 0
     withdrawn: bool = False
+    in_force: bool = False
 
 
 class Reloader:
@@ -53,6 +54,7 @@ class Reloader:
         self._checking: _Job | None = None
         self._seen: dict[str, watchplan.Signature] = {}
         self._unreadable: set[str] = set()
+        self._faulty: set[str] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -68,10 +70,26 @@ class Reloader:
             self._refused(endpoint, str(e))
             self._unreadable.add(endpoint.name)
             return
-        if endpoint_config.versions(files) == endpoint.files.versions:
+        same = endpoint_config.versions(files) == endpoint.files.versions
+        if same and endpoint.name not in self._faulty:
             self._unchanged(endpoint)
-            return
-        self._waiting[endpoint.name] = _Job(f"v{next(self._tokens)}", endpoint, files)
+        else:
+            self._queue(endpoint, files, same)
+
+    def examine(self, endpoint: Endpoint) -> None:
+        """Have the watcher look at an endpoint that is served already, unlike those that
+        mepd was started with. What is wrong is said; there is nothing older to keep."""
+        try:
+            self._queue(
+                endpoint, folder.read(endpoint.snapshot.directory, self._privileged), True
+            )
+        except (ConfigError, OSError) as e:
+            self._refused(endpoint, str(e))
+            self._unreadable.add(endpoint.name)
+
+    def _queue(self, endpoint: Endpoint, files: dict[str, str], in_force: bool) -> None:
+        token = f"v{next(self._tokens)}"
+        self._waiting[endpoint.name] = _Job(token, endpoint, files, in_force=in_force)
         self._next()
 
     def reread_changed(self, endpoints: Iterable[Endpoint], paths: list[str]) -> None:
@@ -97,11 +115,20 @@ class Reloader:
         if job is None or job.token != answer.token:
             return
         self._checking = None
-        if not job.withdrawn and answer.error:
-            self._refused(job.endpoint, answer.error)
-        elif not job.withdrawn:
-            self._swap(job)
+        if not job.withdrawn:
+            self._judge(job, answer.error)
         self._next()
+
+    def _judge(self, job: _Job, error: str) -> None:
+        self._faulty.discard(job.endpoint.name)
+        if error:
+            if job.in_force:
+                self._faulty.add(job.endpoint.name)
+            self._refused(job.endpoint, error)
+        elif job.in_force:
+            self._unchanged(job.endpoint)
+        else:
+            self._swap(job)
 
     def forget(self, on_purpose: bool) -> None:
         """The watcher is gone, and with it its answer; files that end it are refused."""
@@ -123,6 +150,7 @@ class Reloader:
         self._cancel(endpoint)
         self._seen.pop(endpoint.name, None)
         self._unreadable.discard(endpoint.name)
+        self._faulty.discard(endpoint.name)
 
     def _cancel(self, endpoint: Endpoint) -> None:
         """What was read before is out of date."""
@@ -162,7 +190,11 @@ class Reloader:
             endpoint.files.accept(endpoint.files.versions)
 
     def _refused(self, endpoint: Endpoint, reason: str) -> None:
-        if endpoint.files.refuse(reason, endpoint_config.CONFIG, endpoint_config.KNOWN):
+        if not endpoint.files.refuse(reason, endpoint_config.CONFIG, endpoint_config.KNOWN):
+            return
+        if endpoint.name in self._faulty:
+            log.error("Configuration of endpoint %s is faulty -- %s", endpoint.name, reason)
+        else:
             log.error(
                 "Unable to update the configuration of endpoint %s -- %s; the previous one"
                 " remains in force", endpoint.name, reason,

@@ -1,19 +1,23 @@
 """Checks of configuration files, text by text. Pure; each raises ConfigError.
 
-The configuration's own parser does most; jsonschema, which the master must not load, the rest.
+The configuration's own parser does most; the libraries that will use the texts, which the
+master must not load, do the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mepd.config import includes, mappingfile
 from mepd.config.endpoint import SCHEMA, parse_files
 from mepd.errors import ConfigError
 
+FILTER = "shell_escape"
+"""The one filter that templates have beside Jinja's own."""
 _TEXT_MAX = 1024 * 1024
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def check_endpoint(endpoint: str, files: Mapping[str, str]) -> None:
@@ -27,6 +31,11 @@ def check_endpoint(endpoint: str, files: Mapping[str, str]) -> None:
     if snapshot.schema is not None:
         named = snapshot.config.get("user_config_schema_path") or SCHEMA
         check_schema(snapshot.schema, str(named))
+    templates = {**snapshot.includes, snapshot.template_name: snapshot.template}
+    for name, text in includes.reachable(snapshot.template_name, templates).items():
+        check_template(text, name)
+    if snapshot.mappings is not None:
+        check_mappings(snapshot.mappings, str(snapshot.mapping_path))
 
 
 def check_text(text: str, name: str) -> None:
@@ -42,7 +51,6 @@ def check_schema(schema: dict[str, Any], name: str) -> None:
     """A JSON schema of draft 2020-12, which is how a start reads it, that needs no network."""
     from jsonschema import Draft202012Validator, SchemaError
 
-    check_references(schema, name)
     validator: Any = Draft202012Validator
     try:
         # The format checker compiles the regular expressions
@@ -51,16 +59,30 @@ def check_schema(schema: dict[str, Any], name: str) -> None:
         raise ConfigError(f"no JSON schema: {e.json_path}: {e.message[:200]}", name) from None
 
 
-def check_references(schema: dict[str, Any], name: str) -> None:
-    """No reference to anything outside the document."""
-    stack: list[Any] = [schema]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            stack.extend(node.values())
-            for key in _REFERENCES:
-                target = node.get(key)
-                if isinstance(target, str) and not target.startswith("#"):
-                    raise ConfigError(f"{key} to {target[:100]!r}: outside the file", name)
+def check_template(text: str, name: str) -> None:
+    """A Jinja template that compiles, as a start will compile it."""
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment()
+    environment.filters[FILTER] = str
+    try:
+        environment.compile(text)
+    except jinja2.TemplateSyntaxError as e:
+        raise ConfigError(f"no Jinja template: {e.message}", name, e.lineno) from None
+
+
+def check_mappings(documents: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Rules in the mapping library's own language of expressions."""
+    from globus_identity_mapping.errors import InvalidMappingError
+    from globus_identity_mapping.mappers.expression import ExpressionIdentityMapping
+
+    for number, document in enumerate(documents, start=1):
+        if document["DATA_TYPE"] != mappingfile.EXPRESSION:
+            continue
+        for position, rule in enumerate(document["mappings"], start=1):
+            try:
+                ExpressionIdentityMapping.from_mapping_document({**document, "mappings": [rule]})
+            except (InvalidMappingError, re.error) as e:
+                where = f"document {number}, rule {position} ({rule['match'][:80]!r})"
+                raise ConfigError(f"{where}: {str(e.args[-1])[:200]}", name) from None

@@ -98,6 +98,13 @@ def _answer(master: _Master) -> int:
     return os.EX_OK
 
 
+def check(sock: socket.socket) -> int:
+    """A life without watches and without rights: to check what mepd is to start with."""
+    log.configure("mepd: config-check", [log.JsonLineHandler()], "WARNING")
+    bounds.limit_memory()
+    return _answer(_Master(sock))
+
+
 def run(sock: socket.socket, plan: WatchPlan, drop: Callable[[], None]) -> int:
     """The worker's life, entered as root; ``sock`` leads to the master, ``drop`` becomes
     the service account for good.

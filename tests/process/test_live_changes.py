@@ -349,3 +349,61 @@ def test_a_folder_that_is_replaced_as_a_whole(mepd: Mepd) -> None:
     wait_for(lambda: mepd.log().count("config-watcher is ready") == 2, SOON, "a new watcher")
     (old / TEMPLATE).write_text("engine: {new: 2}\n")
     mepd.in_force(TEMPLATE, "engine: {new: 2}\n")
+
+
+BROKEN = [
+    (TEMPLATE, "a: 1\nb: {{ A", f"{TEMPLATE}:2: no Jinja template"),
+    (TEMPLATE, "a: {{ A|no_such }}", f"{TEMPLATE}:1: no Jinja template: No filter named"),
+    ("user_config_schema.json", '{"type": "text"}', "user_config_schema.json: no JSON schema"),
+    ("user_config_schema.json", '{"$ref": "http://[::1]/"}', "user_config_schema.json: $ref to"),
+    ("user_environment.yaml", "A: [1]\n", "user_environment.yaml: A: values must not"),
+    (
+        "mapping.json",
+        '[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings":'
+        ' [{"source": "{email}", "match": "(.*", "output": "{0}"}]}]',
+        "mapping.json: document 1, rule 1 ('(.*'): missing )",
+    ),
+]
+
+
+def test_what_the_libraries_refuse_is_not_taken_over(mepd: Mepd) -> None:
+    folder = mepd.dir / "debug"
+    for name, broken, told in BROKEN:
+        old = (folder / name).read_text() if (folder / name).exists() else None
+        before = mepd.file(name).get("version")
+        (folder / name).write_text(broken)
+        assert told in mepd.refused(name)
+        mepd.soon(f"Unable to update the configuration of endpoint debug -- {told}")
+        assert mepd.file(name).get("version") == before
+        if old is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(old)
+        wait_for(lambda: not mepd.file(name).get("error"), SOON, "good again")
+
+
+@pytest.mark.parametrize(("name", "text", "told"), BROKEN)
+def test_what_the_libraries_refuse_is_no_configuration_to_start_with(
+    made: Mepd, name: str, text: str, told: str
+) -> None:
+    folder = made.dir / "debug"
+    (folder / name).write_text(text)
+    done = subprocess.run(
+        [MEPD, "-n", "-c", made.conf], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 78
+    assert f"mepd: {folder}/{told}" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_endpoint_that_is_added_with_a_fault_is_named(mepd: Mepd) -> None:
+    folder = make_endpoint(mepd.dir / "more")
+    (folder / TEMPLATE).write_text("a: {{ A")
+    (mepd.confd / "more.conf").write_text("[endpoint:more]\ndirectory = ../more\n")
+    mepd.soon("endpoint more is served from now on")
+    assert "no Jinja template" in mepd.refused(TEMPLATE, "more")
+    mepd.soon("Configuration of endpoint more is faulty -- user_config_template.yaml.j2:1: no")
+    call(mepd.dir / "run/mepd.sock", "reload")
+    assert "no Jinja template" in mepd.refused(TEMPLATE, "more")
+    (folder / TEMPLATE).write_text("engine: {}\n")
+    mepd.in_force(TEMPLATE, "engine: {}\n", "more")
+    assert not mepd.file(TEMPLATE, "more")["error"]

@@ -89,14 +89,37 @@ def test_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
-    ["http://127.0.0.1:1/s.json", "https://x/", "file:///etc/shadow", "other.json", "//x", "urn:x"],
+    ("text", "told"),
+    [
+        ("a: 1\nb: {{ A", ":2: no Jinja template: "),
+        ("a: 1\n{% if x %}\n", "no Jinja template: Unexpected end"),
+        ("a: {{ x|shell_ecsape }}", ":1: no Jinja template: No filter named 'shell_ecsape'"),
+        ("{% endfor %}", ":1: no Jinja template: "),
+        ("{% include 'part.j2' %}", ""),
+        ("a: {{ x|shell_escape|default() }} {% import 'm.j2' as m %}{{ m.x(1) }}", ""),
+    ],
 )
-@pytest.mark.parametrize("key", ["$ref", "$dynamicRef"])
-def test_E6_remote_references(target: str, key: str) -> None:
-    told = schema_error({"properties": {"a": [{"b": {key: target}}]}})
-    assert f"{key} to" in told
-    assert "outside the file" in told
+def test_a_template_is_compiled(text: str, told: str) -> None:
+    error = validate({**GOOD, "user_config_template.yaml.j2": text, "part.j2": "b: 1"})
+    assert error.startswith("user_config_template.yaml.j2:") if told else error == ""
+    assert told in error
+
+
+def test_what_a_template_includes_is_compiled_and_nothing_else() -> None:
+    files = {**GOOD, "user_config_template.yaml.j2": "{% include 'a.j2' %}"}
+    broken = {"a.j2": "{% include 'b.j2' %}", "b.j2": "x: {{", "c.j2": "{{ unused"}
+    assert validate({**files, **broken}).startswith("b.j2:1: no Jinja template")
+    assert validate({**files, **broken, "b.j2": "x: 1"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("match", "told"),
+    [("(.*", "missing )"), ("a*?", "Invalid ?"), ("\\d", "Invalid \\"), ("*a", "leading wildcard")],
+)
+def test_rules_are_in_the_librarys_language(match: str, told: str) -> None:
+    rules = [MAPPING[0]["mappings"][0], {"source": "{email}", "match": match, "output": "{0}"}]
+    error = validate({**GOOD, "mapping.json": json.dumps([{**MAPPING[0], "mappings": rules}])})
+    assert error.startswith("mapping.json: document 1, rule 2 (") and told in error
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,0 +1,64 @@
+"""Before mepd starts: the endpoints' files as those see them who will use them.
+
+The libraries that compile templates, expressions and schemas are not the master's; a
+process without rights that ends with its answer has them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from mepd.errors import ConfigError
+from mepd.master import spawner
+from mepd.posix import process
+from mepd.posix.accounts import Account
+from mepd.wire import codec, framing
+from mepd.wire.worker import FROM_WATCHER, Stop, Validate, Validated
+
+_ENTRY = "mepd.watcher.main:check"
+_PATIENCE = 30.0
+_CHUNK = 64 * 1024
+
+
+def check(folders: Mapping[Path, Mapping[str, str]], account: Account) -> None:
+    """Check the texts of each folder's files, by name, as ``account``.
+
+    Blocks for their imports and compilation, some tenths of a second. Raises ConfigError
+    naming the file at fault, or OSError where no process can be had or it does not answer.
+    """
+    if not folders:
+        return
+    spawned = spawner.worker("mepd: config-check", _ENTRY, account, None, True)
+    identity = process.identify(spawned.pid)
+    try:
+        spawned.sock.settimeout(_PATIENCE)
+        for folder, files in folders.items():
+            error = _ask(spawned.sock, Validate("start", folder.name, dict(files)))
+            if error:
+                raise ConfigError(str(folder / error))
+        _send(spawned.sock, Stop())
+    finally:
+        spawned.sock.close()
+        if identity is not None:
+            process.kill_tree(identity)
+        os.waitpid(spawned.pid, 0)
+        os.close(spawned.stderr)
+
+
+def _send(sock: socket.socket, message: object) -> None:
+    sock.sendall(framing.encode_frame(codec.encode(message), framing.WORKER_FRAME_MAX))
+
+
+def _ask(sock: socket.socket, question: Validate) -> str:
+    """What is wrong, '' for nothing."""
+    _send(sock, question)
+    reader = framing.FrameReader(framing.WORKER_FRAME_MAX)
+    while data := sock.recv(_CHUNK):
+        for frame in reader.feed(data):
+            answer: object = codec.decode(frame, FROM_WATCHER)
+            if isinstance(answer, Validated):
+                return answer.error
+    raise ConnectionAbortedError("the process that checks the configuration ended")
