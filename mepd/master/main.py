@@ -129,7 +129,10 @@ def _logging(settings: Settings, console: bool, debug: bool) -> None:
 
 
 def _precheck(settings: Settings, snapshots: list[EndpointSnapshot], account: Account) -> None:
-    """Have the files checked by what will use them, without rights."""
+    """Have the files checked by what will use them, without rights.
+
+    Where that cannot be had mepd starts all the same: starts of UEPs check again.
+    """
     privileged = os.geteuid() == 0
     try:
         folders = {s.directory: folder.read(s.directory, privileged) for s in snapshots}
@@ -137,8 +140,7 @@ def _precheck(settings: Settings, snapshots: list[EndpointSnapshot], account: Ac
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except (OSError, WireError) as e:
-        text = f"{settings.path}: the endpoints' files cannot be checked: {e}"
-        raise StartupError(text, os.EX_OSERR) from None
+        log.error("the endpoints' files cannot be checked as %s: %s", account.name, e)
 
 
 def _supervisor(
