@@ -12,6 +12,7 @@ _ESCAPED = re.compile(r"\\.")
 _BARE_DOT = re.compile(r"\.(?![*?])")
 _NESTED = re.compile(r"\([^()]*[*?][^()]*\)\*")
 _FIELD = re.compile(r"\{([^}]*)\}")
+_GROUP = re.compile(r"\((?!\?)")
 
 
 def _top_level(pattern: str) -> str:
@@ -26,9 +27,8 @@ def _top_level(pattern: str) -> str:
 
 
 def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
-    if rule.get("literal") is True:
-        return
-    pattern = _ESCAPED.sub("", rule["match"])
+    literal = rule.get("literal") is True
+    pattern = "" if literal else _ESCAPED.sub("", rule["match"])
     if "|" in _top_level(pattern):
         yield (
             "'|' outside parentheses: mepd anchors every branch at both ends, other users of"
@@ -38,6 +38,10 @@ def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
         yield "an unescaped '.' matches any character; write \\\\. for a dot"
     if _NESTED.search(pattern):
         yield "a repetition of a repetition can take forever; starts that do are refused"
+    groups = len(_GROUP.findall(pattern))
+    beyond = [f for f in _FIELD.findall(rule["output"]) if f.isdigit() and int(f) >= groups]
+    if beyond:
+        yield f"output takes {{{beyond[0]}}}, and match has {groups} groups: it never maps"
     steered = [f for f in _FIELD.findall(rule["output"]) if not f.isdigit()]
     if steered:
         yield f"output takes {{{steered[0]}}} from the identity, whatever it holds"

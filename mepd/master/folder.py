@@ -12,16 +12,31 @@ from mepd.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+_READINGS_MAX = 5
+
 
 def read(directory: Path, privileged: bool) -> dict[str, str]:
     """The texts of the folder's files, each of which only root can change.
 
     Raises ConfigError or OSError.
     """
-    files = endpoint_config.read_files(directory)
+    files = _read_whole(directory)
     if privileged:
         ownership.check_ownership([directory, *(directory / name for name in files)])
     return files
+
+
+def _read_whole(directory: Path) -> dict[str, str]:
+    """The files as they all were at one moment: two readings say the same.
+
+    A folder that is swapped while it is read would else be half the old and half the new.
+    """
+    files = endpoint_config.read_files(directory)
+    for _ in range(_READINGS_MAX):
+        before, files = files, endpoint_config.read_files(directory)
+        if before == files:
+            return files
+    raise ConfigError("changes while it is read", str(directory))
 
 
 def parse(name: str, directory: Path, files: dict[str, str], privileged: bool) -> EndpointSnapshot:

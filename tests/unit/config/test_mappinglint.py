@@ -8,7 +8,7 @@ from mepd.config.mappingfile import EXPRESSION
 from mepd.config.mappinglint import lint
 
 
-def faults(match: str, output: str = "{0}", **more: object) -> list[str]:
+def faults(match: str, output: str = "x", **more: object) -> list[str]:
     rule = {"source": "{username}", "match": match, "output": output, **more}
     return list(lint([{"DATA_TYPE": EXPRESSION, "mappings": [rule]}]))
 
@@ -39,3 +39,14 @@ def test_I4_good_rules(match: str) -> None:
 def test_I4_output_from_a_field_and_literal_rules() -> None:
     assert "{name}" in faults("x", "{name}")[0]
     assert faults("a|b.c", literal=True) == []
+
+
+@pytest.mark.parametrize(
+    ("match", "output", "groups"),
+    [("plain", "{0}", 0), ("(a)", "{1}", 1), ("\\(a\\)", "{0}", 0), ("(a(b))", "{0}{2}", 2)],
+)
+def test_I4_an_output_of_groups_that_there_are_not(match: str, output: str, groups: int) -> None:
+    (text,) = faults(match, output)
+    assert f"match has {groups} groups: it never maps" in text
+    assert faults("(a)(b)", "{1}{0}") == []
+    assert "never maps" in faults("(a)", "{0}", literal=True)[0]
