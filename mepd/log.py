@@ -9,52 +9,55 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import pickle
-import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-LINE_MAX = 4096
+from mepd.logtext import LINE_MAX, cut, one_line, redact, redact_value, safe
+
+__all__ = ["one_line", "redact"]
+
 _DATAGRAM_MAX = 32 * 1024
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_URL_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.I)
-_SECRET_FIELD = re.compile(
-    r"""(["']?\b(?:password|passwd|secret|client_secret|access_token|refresh_token|token|enckey"""
-    r"""|authorization)["']?\s*[:=]\s*)(?:"[^"]*"|'[^']*'|(?:Bearer\s+)?[^\s,;}'"]+)""",
-    re.I,
-)
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
-def redact(text: str) -> str:
-    """Hide credentials: user info of URLs, values of fields with telling names."""
-    text = _URL_CREDENTIALS.sub(r"\1***@", text)
-    return _SECRET_FIELD.sub(r"\1***", text)
+def message_of(record: logging.LogRecord) -> str:
+    """What a record says, with its traceback: one line without credentials.
+
+    First fields, then patterns: a mapping among the arguments loses the values of its
+    telling keys before it becomes text.
+    """
+    if record.args:
+        record.args = redact_value(record.args)
+    text = record.getMessage()
+    if record.exc_info and not record.exc_text:
+        record.exc_text = logging.Formatter().formatException(record.exc_info)
+    if record.exc_text:
+        text = f"{text}\n{record.exc_text}"
+    if record.stack_info:
+        text = f"{text}\n{record.stack_info}"
+    return safe(text)
 
 
-def one_line(text: str, limit: int = LINE_MAX) -> str:
-    """``text`` as one printable line of at most ``limit`` characters."""
-    text = _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
-    text = text.replace("\n", "\\n").replace("\t", " ")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def whom(record: logging.LogRecord, message: str) -> str:
+    """``[(user, name)] `` where a record is about a UEP that its message does not name."""
+    name, user = getattr(record, "uep", ""), getattr(record, "user", "")
+    if not name or (name in message and (not user or f"({user}, " in message)):
+        return ""
+    return f"[({user}, {name})] " if user else f"[{name}] "
 
 
 class LineFormatter(logging.Formatter):
     """``2026-01-31 12:00:00,123 INFO mepd: master 4711 message`` - one record, one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self.formatException(record.exc_info)
-        if record.exc_text:
-            message = f"{message}\n{record.exc_text}"
+        message = message_of(record)
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        title = getattr(record, "title", record.processName)
-        head = f"{when},{int(record.msecs):03d} {record.levelname} {title} {record.process}"
-        return f"{head} {one_line(redact(message))}"
+        title = one_line(str(getattr(record, "title", record.processName)), 200)
+        head = f"{when},{int(record.msecs):03d} {record.levelname} {title} {record.process} "
+        return cut(head + whom(record, message) + message, LINE_MAX - 1)
 
 
 class JsonLineHandler(logging.Handler):
@@ -69,12 +72,9 @@ class JsonLineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message = record.getMessage()
-            if record.exc_info:
-                message += "\n" + logging.Formatter().formatException(record.exc_info)
             line = {
                 "level": record.levelname,
-                "message": redact(message)[:LINE_MAX],
+                "message": message_of(record),
                 "title": getattr(record, "title", record.processName),
                 "pid": record.process,
             }
@@ -95,15 +95,6 @@ class TitleFilter(logging.Filter):
         if not hasattr(record, "title"):
             record.title = self.title
         return True
-
-
-def open_logfile(path: Path, maxbytes: int, backups: int) -> logging.Handler:
-    """The handler of the master's log file. Raises OSError."""
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=maxbytes, backupCount=backups if maxbytes else 0, encoding="utf-8"
-    )
-    handler.setFormatter(LineFormatter())
-    return handler
 
 
 def configure(title: str, handlers: list[logging.Handler], level: str = "info") -> None:
@@ -135,13 +126,10 @@ class RecordChannel:
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """Queue interface for MultiProcessingHandler; drops the record when full."""
-        data = pickle.dumps(record.__dict__)
-        if len(data) > _DATAGRAM_MAX:
-            record.msg = str(record.msg)[:LINE_MAX]
-            record.exc_text = (record.exc_text or "")[-LINE_MAX:] or None
-            data = pickle.dumps(record.__dict__)
+        record.msg, record.args = message_of(record), None
+        record.exc_info = record.exc_text = record.stack_info = None
         try:
-            self.writer.send(data)
+            self.writer.send(pickle.dumps(record.__dict__))
         except (BlockingIOError, ConnectionError):
             pass
 
@@ -188,9 +176,7 @@ def replay_json_line(line: bytes, fallback_title: str, pid: int) -> None:
         obj = json.loads(line)
         if isinstance(obj, dict) and isinstance(obj.get("message"), str):
             message = obj["message"]
-            level = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}.get(
-                obj.get("level", ""), logging.INFO
-            )
+            level = LEVELS.get(str(obj.get("level")), logging.INFO)
     except (ValueError, RecursionError):
         pass
     logger = logging.getLogger("mepd.worker")
@@ -199,15 +185,3 @@ def replay_json_line(line: bytes, fallback_title: str, pid: int) -> None:
         record.title = title
         record.process = pid
         logger.handle(record)
-
-
-def reopen() -> None:
-    """Open the log file anew after it was moved away (SIGUSR2)."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.acquire()
-            try:
-                handler.close()
-                handler.stream = handler._open()
-            finally:
-                handler.release()

@@ -13,7 +13,7 @@ from mepd.config.endpoint import CONFIG, ENVIRONMENT
 from mepd.config.settings import EndpointSnapshot, Settings
 
 ONLY_AT_START = {
-    "mepd": ("logfile", "logfile_maxbytes", "logfile_backups", "pidfile", "user"),
+    "mepd": ("logfile", "logfile_maxbytes", "logfile_backups", "log_to", "pidfile", "user"),
     "control": ("file", "chmod", "chown"),
 }
 """Keys by section that a running mepd does not take over."""

@@ -26,6 +26,7 @@ MEPD: Keys = {
     "logfile_maxbytes": values.size,
     "logfile_backups": values.integer,
     "loglevel": values.level,
+    "log_to": values.logs,
     "pidfile": values.path,
     "user": values.word,
     "stopwaitsecs": values.seconds,

@@ -16,6 +16,7 @@ class MepdSection:
     logfile_maxbytes: int = 50 * 1024 * 1024
     logfile_backups: int = 10
     loglevel: str = "info"
+    log_to: tuple[str, ...] = ("file",)
     pidfile: Path = Path("/run/mepd/mepd.pid")
     user: str = "mepd"
     stopwaitsecs: float = 5.0

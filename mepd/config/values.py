@@ -12,6 +12,7 @@ from pathlib import Path
 from mepd.errors import ConfigError
 
 _SIZES = {"KB": 1024, "MB": 1024**2, "GB": 1024**3}
+_LOGS = ("file", "syslog", "journald", "stderr")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -120,6 +121,15 @@ def level(value: Value) -> str:
 def names(value: Value) -> tuple[str, ...]:
     """Words between commas or white space."""
     return tuple(n for n in re.split(r"[,\s]+", value.text) if n)
+
+
+def logs(value: Value) -> tuple[str, ...]:
+    """Where the log goes; at least one place."""
+    said = tuple(dict.fromkeys(name.lower() for name in names(value)))
+    wrong = next((name for name in said if name not in _LOGS), "" if said else "nothing")
+    if wrong:
+        raise value.error(f"{wrong!r} is not one of {', '.join(_LOGS)}")
+    return said
 
 
 def owner(value: Value) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from mepd.config import ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError, WireError
 from mepd.master import folder, precheck
+from mepd.master.logs import LogFailure, LogWriter
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
 from mepd.posix import accounts, daemon
@@ -114,18 +116,19 @@ def _pidfile(settings: Settings) -> int:
         raise StartupError(f"pidfile {path}: {e.strerror}", os.EX_CANTCREAT) from None
 
 
-def _logging(settings: Settings, console: bool, debug: bool) -> None:
+def _logging(settings: Settings, console: bool, debug: bool) -> LogWriter:
     section = settings.mepd
+    if console and "stderr" not in section.log_to:
+        section = dataclasses.replace(section, log_to=(*section.log_to, "stderr"))
     try:
         section.logfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handlers: list[logging.Handler] = [
-            mepdlog.open_logfile(section.logfile, section.logfile_maxbytes, section.logfile_backups)
-        ]
+        writer = LogWriter(section)
+    except LogFailure as e:
+        raise StartupError(str(e), os.EX_CANTCREAT) from None
     except OSError as e:
         raise StartupError(f"log {section.logfile}: {e.strerror}", os.EX_CANTCREAT) from None
-    if console:
-        handlers.append(logging.StreamHandler(sys.stderr))
-    mepdlog.configure("mepd: master", handlers, "debug" if debug else section.loglevel)
+    mepdlog.configure("mepd: master", [writer], "debug" if debug else section.loglevel)
+    return writer
 
 
 def _precheck(settings: Settings, snapshots: list[EndpointSnapshot], account: Account) -> None:
@@ -144,11 +147,15 @@ def _precheck(settings: Settings, snapshots: list[EndpointSnapshot], account: Ac
 
 
 def _supervisor(
-    settings: Settings, snapshots: list[EndpointSnapshot], account: Account, debug: bool
+    settings: Settings,
+    snapshots: list[EndpointSnapshot],
+    account: Account,
+    debug: bool,
+    writer: LogWriter,
 ) -> Supervisor:
     try:
         notifier = Notifier(settings.environ)
-        return Supervisor(settings, snapshots, account, debug, notifier)
+        return Supervisor(settings, snapshots, account, debug, notifier, writer)
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except KeyError as e:  # an account of a [program:x] that does not exist
@@ -177,12 +184,12 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     pidfile = _pidfile(settings)
-    _logging(settings, args.log_to_console, args.debug)
+    writer = _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
     _check_owners(settings)
     account = _worker_account(settings)
     _precheck(settings, snapshots, account)
-    supervisor = _supervisor(settings, snapshots, account, args.debug)
+    supervisor = _supervisor(settings, snapshots, account, args.debug, writer)
     _listen(supervisor, settings)
     ready.tell(os.EX_OK)
     log.info("mepd %s started (pid: %d)", mepd.__version__, os.getpid())
@@ -198,6 +205,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
         return os.EX_SOFTWARE
     finally:
         settings.mepd.pidfile.unlink(missing_ok=True)
+        writer.close()
         os.close(pidfile)
 
 
@@ -214,6 +222,7 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
     except StartupError as e:
         if logging.getLogger().handlers:
             log.critical("not started: %s", e.message)
+            logging.shutdown()
         text = f"mepd: {e.message}\n"
         sys.stderr.write(text)
         ready.tell(e.code, text)

@@ -29,12 +29,14 @@ class Service:
         table: UepTable,
         endpoints: Callable[[], Iterable[Endpoint]],
         is_rereading: Callable[[], bool],
+        trouble: Callable[[], str] = str,
     ) -> None:
         self._loop = loop
         self._notifier = notifier
         self._table = table
         self._endpoints = endpoints
         self._is_rereading = is_rereading
+        self._trouble = trouble
         self._status = ""
         self._ready = False
         self._stopping = False
@@ -87,6 +89,7 @@ class Service:
 
     def _show_status(self) -> None:
         text = status_line(list(self._endpoints()), [u.uid for u in self._table])
+        text += f"; {self._trouble()}" if self._trouble() else ""
         if text != self._status:
             self._status = text
             self._notifier.tell(STATUS=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import setproctitle
 
 from mepd import log as mepdlog
 from mepd.config.launchplan import LaunchPlan
+from mepd.config.settings import MepdSection
 from mepd.posix import accounts, descriptors, process
 from mepd.posix.accounts import Account
 
@@ -100,8 +102,9 @@ def worker(title: str, entry: str, account: Account, argument: Any, drop_first: 
 
 
 def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
-    """Shed the master's descriptors, scheduling and title."""
+    """Shed the master's descriptors, scheduling, title and log."""
     setproctitle.setproctitle(title)
+    mepdlog.configure(title, [logging.NullHandler()])  # the handler's descriptor is closed
     for target, source in stdio.items():
         os.dup2(source, target)
     descriptors.null_stdio([fd for fd in (0, 1, 2) if fd not in stdio])
@@ -119,5 +122,18 @@ def program(title: str, run: Callable[[], int], log_fd: int, lifeline: socket.so
     def child() -> int:
         _detach(title, {1: log_fd, 2: log_fd}, [lifeline.fileno()])
         return run()
+
+    return process.fork(child)
+
+
+def log_writer(title: str, sock: socket.socket, section: MepdSection) -> int:
+    """Fork the log-writer. Raises OSError."""
+    master = os.getpid()
+
+    def child() -> int:
+        _detach(title, {1: 1, 2: 2}, [sock.fileno()])
+        main = importlib.import_module("mepd.logwriter.main")
+        code: int = main.run(sock, section, master)
+        return code
 
     return process.fork(child)

@@ -24,6 +24,7 @@ from mepd.master.endpoints import Endpoint, remember_id
 from mepd.master.ends import Ends
 from mepd.master.history import History, Kind
 from mepd.master.liveconfig import LiveConfig
+from mepd.master.logs import LogWriter
 from mepd.master.loop import Loop
 from mepd.master.programs import Program
 from mepd.master.reaper import Reaper
@@ -91,6 +92,7 @@ class Supervisor:
         worker: Account,
         debug: bool,
         notifier: Notifier,
+        log_writer: LogWriter,
     ) -> None:
         syscalls.set_subreaper()
         self.loop = Loop()
@@ -102,6 +104,8 @@ class Supervisor:
         self._started = self.loop.clock()
         self._records = mepdlog.RecordChannel()
         self._reaper = Reaper()
+        self._log_writer = log_writer
+        log_writer.attach(self.loop, self._reaper)
         log_dir = settings.mepd.logfile.parent
         self.config = LiveConfig(
             self.loop, self, settings, snapshots,
@@ -117,8 +121,9 @@ class Supervisor:
             self.loop.stop,
         )  # fmt: skip
         self._service = Service(
-            self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading
-        )
+            self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading,
+            lambda: log_writer.alert,
+        )  # fmt: skip
         self._control: control.ControlServer | None = None
         self._console: Console | None = None
 
@@ -343,5 +348,5 @@ class Supervisor:
 
     def _reopen_logs(self) -> None:
         """SIGUSR2: the log was moved away."""
-        mepdlog.reopen()
+        self._log_writer.reopen()
         log.info("log reopened")

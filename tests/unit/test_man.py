@@ -114,6 +114,8 @@ def shown(key: str, value: Any) -> set[str]:
         return {f"{value // 1024**2}MB"}
     if isinstance(value, bool):
         return {str(value).lower()}
+    if isinstance(value, tuple):
+        return {", ".join(value)}
     if isinstance(value, float):
         return {f"{value:g}"}
     return {str(value)}

@@ -1,0 +1,1 @@
+"""The log-writer: the one process that waits for disks, terminals and the system log."""
