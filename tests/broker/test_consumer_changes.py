@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from consumer_fixtures import FakeMaster, FakeService, until
-from rabbit import Rabbit
 
 from mepd.wire.worker import (
     DrainEndpoint,
@@ -22,20 +19,6 @@ from mepd.wire.worker import (
 )
 
 CHANGED = {"endpoint_name": "debug", "multi_user": True, "metadata": {"template": "new"}}
-
-
-@pytest.fixture
-def service(rabbit: Rabbit) -> Iterator[FakeService]:
-    fake = FakeService(rabbit)
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[FakeMaster]:
-    fake = FakeMaster(tmp_path / "log")
-    yield fake
-    fake.close()
 
 
 @pytest.fixture

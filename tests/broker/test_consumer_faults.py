@@ -6,7 +6,6 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,6 @@ from mepd.wire.worker import (
     StartRequested,
     Stop,
 )
-
-
-@pytest.fixture
-def service(rabbit: Rabbit) -> Iterator[FakeService]:
-    fake = FakeService(rabbit)
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[FakeMaster]:
-    fake = FakeMaster(tmp_path / "log")
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def online(master: FakeMaster, service: FakeService) -> FakeMaster:
-    master.send(service.serve())
-    master.next(EndpointOnline, online=True)
-    return master
 
 
 def still_serves(master: FakeMaster, service: FakeService) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from consumer_fixtures import TOKEN, FakeMaster, FakeService, until
-from rabbit import Rabbit
 
 from mepd.wire.worker import (
     DropEndpoint,
@@ -26,27 +24,6 @@ from mepd.wire.worker import (
     StartRequested,
     Stop,
 )
-
-
-@pytest.fixture
-def service(rabbit: Rabbit) -> Iterator[FakeService]:
-    fake = FakeService(rabbit)
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[FakeMaster]:
-    fake = FakeMaster(tmp_path / "log")
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def online(master: FakeMaster, service: FakeService) -> FakeMaster:
-    master.send(service.serve())
-    master.next(EndpointOnline, online=True)
-    return master
 
 
 def test_ready_registered_online(master: FakeMaster, service: FakeService) -> None:
