@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mepd.wire import control
 from mepd.wire.framing import CONTROL_FRAME_MAX, FrameReader, encode_frame
 
 TIMEOUT_S = 20.0
+PATIENCE_S = 3600.0
 ANSWER_MAX = 8 * 1024 * 1024
 
 
@@ -22,22 +25,36 @@ class NotRunning(ControlError):
         super().__init__(message, os.EX_UNAVAILABLE)
 
 
-def call(path: Path, verb: str, **args: Any) -> Any:
+def call(path: Path, verb: str, timeout: float = TIMEOUT_S, /, **args: Any) -> Any:
     """Ask mepd; the data of its answer.
 
     Raises NotRunning if nobody listens, ControlError for a refusal or a broken answer.
     """
+    for answer in _conversation(path, verb, timeout, args):
+        return answer
+    raise ControlError("mepd closed the connection without an answer", os.EX_PROTOCOL)
+
+
+def follow(path: Path, verb: str, /, **args: Any) -> Iterator[Any]:
+    """The data of each answer, for as long as mepd sends them. Raises as :func:`call`."""
+    return _conversation(path, verb, None, args)
+
+
+def _conversation(
+    path: Path, verb: str, timeout: float | None, args: dict[str, Any]
+) -> Iterator[Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(TIMEOUT_S)
         try:
             sock.connect(str(path))
-            sock.sendall(encode_frame(control.request(verb, args), CONTROL_FRAME_MAX))
-            return _answer(sock)
+            _ask(sock, encode_frame(control.request(verb, args), CONTROL_FRAME_MAX))
+            sock.settimeout(timeout)
+            yield from _answers(sock)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(f"mepd is not running (nobody listens at {path})") from None
         except TimeoutError:
             raise ControlError(
-                f"no answer from {path} in {TIMEOUT_S:.0f} s", os.EX_TEMPFAIL
+                f"no answer from {path} in {timeout or TIMEOUT_S:.0f} s", os.EX_TEMPFAIL
             ) from None
         except PermissionError as e:
             raise ControlError(f"{path}: {e.strerror}", os.EX_NOPERM) from None
@@ -47,9 +64,20 @@ def call(path: Path, verb: str, **args: Any) -> Any:
             raise ControlError(f"{path}: {e}", os.EX_PROTOCOL) from None
 
 
-def _answer(sock: socket.socket) -> Any:
+def _ask(sock: socket.socket, frame: bytes) -> None:
+    """A mepd that turns us away has said why before it closed."""
+    with contextlib.suppress(BrokenPipeError):
+        sock.sendall(frame)
+
+
+def _answers(sock: socket.socket) -> Iterator[Any]:
     reader = FrameReader(ANSWER_MAX)
-    while data := sock.recv(65536):
+    while True:
+        try:
+            data = sock.recv(65536)
+        except ConnectionResetError:
+            return
+        if not data:
+            return
         for frame in reader.feed(data):
-            return control.parse_answer(frame)
-    raise ControlError("mepd closed the connection without an answer", os.EX_PROTOCOL)
+            yield control.parse_answer(frame)

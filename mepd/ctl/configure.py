@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import click
 
+from mepd.config import write
+from mepd.ctl import output
 from mepd.ctl.main import explain
+from mepd.ctl.output import Printer
 from mepd.errors import ControlError
 
 
@@ -24,14 +28,15 @@ def default_directory() -> Path:
     help="Folder of the endpoints' folders.",
 )
 @click.argument("words", nargs=-1, metavar="NAME")
-def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]) -> None:
+@output.printed
+def configure_(
+    out: Printer, multi_user: bool, config_dir: Path | None, words: tuple[str, ...]
+) -> None:
     """Make a new endpoint's folder.
 
     It holds five files, to be edited. --multi-user may be followed by "true", as newer
     manuals write it.
     """
-    from mepd.config import write
-
     if multi_user and len(words) == 2 and words[0].lower() == "true":
         words = words[1:]
     if not multi_user or len(words) != 1:
@@ -48,7 +53,13 @@ def configure_(multi_user: bool, config_dir: Path | None, words: tuple[str, ...]
         raise ControlError(explain(e), os.EX_NOPERM) from None
     except OSError as e:
         raise ControlError(explain(e), os.EX_CANTCREAT) from None
-    click.echo(
+    data = {field: str(path) for field, path in dataclasses.asdict(made).items()}
+    out.show({"name": name, **data}, lambda: click.echo(_created(name, made)))
+
+
+def _created(name: str, made: write.Written) -> str:
+    """In the words of the administrator's manual."""
+    return (
         f"Created multi-user profile for endpoint named <{name}>\n\n"
         f"    Configuration file: {made.config}\n\n"
         f"    Example identity mapping configuration: {made.mapping}\n\n"

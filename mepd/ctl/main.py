@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,58 @@ class Target:
 
     def call(self, verb: str, **args: Any) -> Any:
         """Ask mepd. Raises ControlError."""
-        from mepd.ctl.client import call
+        from mepd.ctl import client
 
-        return call(self.socket_path(), verb, **args)
+        return client.call(self.socket_path(), verb, **args)
+
+    def call_patiently(self, verb: str, **args: Any) -> Any:
+        """As :meth:`call`, for what takes as long as programs and user endpoints take."""
+        from mepd.ctl import client
+
+        return client.call(self.socket_path(), verb, client.PATIENCE_S, **args)
+
+    def follow(self, verb: str, **args: Any) -> Iterator[Any]:
+        """Answers without end. Raises ControlError."""
+        from mepd.ctl import client
+
+        return client.follow(self.socket_path(), verb, **args)
+
+
+def _meant(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    """-c and -s after the command's name count as before it."""
+    if value is not None and isinstance(ctx.obj, Target):
+        ctx.obj = replace(ctx.obj, **{str(parameter.name): value})
+
+
+def _which_mepd() -> list[click.Option]:
+    kinds: dict[str, Any] = {"expose_value": False, "callback": _meant}
+    path = click.Path(path_type=Path)
+    return [
+        click.Option(["-c", "--configuration", "config"], type=path, hidden=True, **kinds),
+        click.Option(["-s", "--socket", "socket"], type=path, hidden=True, **kinds),
+    ]
 
 
 class _Group(click.Group):
     """Commands by name, imported when they are called."""
 
     COMMANDS = {
-        "status": "watch",
-        "list": "watch",
-        "version": "watch",
-        "kill": "act",
-        "reload": "act",
-        "shutdown": "act",
-        "start": "act",
+        "status": "status",
+        "version": "status",
+        "whoami": "status",
+        "list": "listing",
+        "show": "show",
+        "kill": "kill",
+        "reap": "kill",
+        "drain": "steer",
+        "start": "steer",
+        "stop": "steer",
+        "restart": "steer",
+        "reload": "reload",
+        "shutdown": "reload",
+        "events": "events",
+        "failures": "events",
+        "tail": "tail",
         "configure": "configure",
         "enable-on-boot": "onboot",
         "disable-on-boot": "onboot",
@@ -71,7 +108,11 @@ class _Group(click.Group):
         import importlib
 
         found = getattr(importlib.import_module(f"mepd.ctl.{module}"), name.replace("-", "_") + "_")
-        return found if isinstance(found, click.Command) else None
+        if not isinstance(found, click.Command):
+            return None
+        taken = {option for parameter in found.params for option in parameter.opts}
+        found.params += [p for p in _which_mepd() if not taken & set(p.opts)]
+        return found
 
 
 @click.group(

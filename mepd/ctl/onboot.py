@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from mepd.ctl import units
+from mepd.ctl import output, units
 from mepd.ctl.client import call
 from mepd.ctl.configure import default_directory
 from mepd.ctl.main import DEFAULT_CONFIG, Target, explain
+from mepd.ctl.output import Printer
 from mepd.errors import ConfigError, ControlError
 
 root_option = click.option(
@@ -55,8 +56,11 @@ class _Place:
     help="Folder of the endpoints' folders.",
 )
 @click.argument("name", required=False)
+@output.printed
 @click.pass_obj
-def enable_on_boot_(target: Target, root: Path, config_dir: Path | None, name: str | None) -> None:
+def enable_on_boot_(
+    target: Target, out: Printer, root: Path, config_dir: Path | None, name: str | None
+) -> None:
     """Install mepd as a service of systemd's.
 
     With NAME, endpoint NAME is added to the configuration.
@@ -64,7 +68,7 @@ def enable_on_boot_(target: Target, root: Path, config_dir: Path | None, name: s
     place = _place(target, root)
     directory = (config_dir or default_directory()).expanduser().absolute() / (name or "")
     try:
-        _enable(place, name, directory)
+        _enable(place, name, directory, out)
     except PermissionError as e:
         raise ControlError(
             f"{explain(e)}; be root, or install this as {place.unit}:\n\n"
@@ -75,7 +79,7 @@ def enable_on_boot_(target: Target, root: Path, config_dir: Path | None, name: s
         raise ControlError(explain(e), os.EX_CANTCREAT) from None
 
 
-def _enable(place: _Place, name: str | None, directory: Path) -> None:
+def _enable(place: _Place, name: str | None, directory: Path, out: Printer) -> None:
     _need_systemd(place)
     there = place.unit.exists()
     if there and name is None:
@@ -93,11 +97,18 @@ def _enable(place: _Place, name: str | None, directory: Path) -> None:
     if place.is_this_system:
         _prepare_system()
         _say_if_running(place)
+    data = {"unit": str(place.unit), "made": [str(path) for path in made]}
+    out.show(data, lambda: click.echo(_enabled(place, name, made[-1], there)))
+
+
+def _enabled(place: _Place, name: str | None, last: Path, there: bool) -> str:
+    """What to do next."""
     if there:
-        click.echo(f"Endpoint {name} is in {made[-1]}. Run\n\tsudo systemctl reload-or-restart"
-                   f" {units.SERVICE}\nto serve it now.")  # fmt: skip
-        return
-    click.echo(
+        return (
+            f"Endpoint {name} is in {last}. Run\n\tsudo systemctl reload-or-restart"
+            f" {units.SERVICE}\nto serve it now."
+        )
+    return (
         f"Systemd service installed at {place.unit}. Run\n"
         f"\tsudo systemctl enable {units.SERVICE} --now\n"
         "to enable the service and start the endpoint."
@@ -184,8 +195,9 @@ def _is_active() -> bool:
 @click.command("disable-on-boot")
 @root_option
 @click.argument("name", required=False)
+@output.printed
 @click.pass_obj
-def disable_on_boot_(target: Target, root: Path, name: str | None) -> None:
+def disable_on_boot_(target: Target, out: Printer, root: Path, name: str | None) -> None:
     """Undo enable-on-boot.
 
     The service is stopped. With NAME, only endpoint NAME is taken from the configuration.
@@ -193,26 +205,28 @@ def disable_on_boot_(target: Target, root: Path, name: str | None) -> None:
     place = _place(target, root)
     try:
         if name is not None:
-            _remove_endpoint(place, name)
+            _remove_endpoint(place, name, out)
         else:
-            _disable(place)
+            _disable(place, out)
     except OSError as e:
         raise ControlError(explain(e), os.EX_NOPERM) from None
 
 
-def _disable(place: _Place) -> None:
+def _disable(place: _Place, out: Printer) -> None:
     if not place.unit.exists():
         raise ControlError(f"{place.unit} does not exist; nothing is changed", os.EX_UNAVAILABLE)
     running = place.is_this_system and Path("/run/systemd/system").is_dir()
     if running:
         _run("systemctl", "disable", "--now", units.SERVICE)
-    units.remove(units.installed(place.path))
+    files = units.installed(place.path)
+    units.remove(files)
     if running:
         _run("systemctl", "daemon-reload")
-    click.echo(f"Systemd service {units.SERVICE} removed; configuration, logs and account stay.")
+    text = f"Systemd service {units.SERVICE} removed; configuration, logs and account stay."
+    out.show({"removed": [str(path) for path in files]}, lambda: click.echo(text))
 
 
-def _remove_endpoint(place: _Place, name: str) -> None:
+def _remove_endpoint(place: _Place, name: str, out: Printer) -> None:
     from mepd.config.names import check_name
 
     check_name(name)
@@ -223,4 +237,5 @@ def _remove_endpoint(place: _Place, name: str) -> None:
             os.EX_UNAVAILABLE,
         )
     path.unlink()
-    click.echo(f"Endpoint {name} removed from the configuration; its folder stays.")
+    text = f"Endpoint {name} removed from the configuration; its folder stays."
+    out.show({"removed": [str(path)]}, lambda: click.echo(text))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -14,11 +16,42 @@ import click
 COLOURS = {
     "RUNNING": "green", "online": "green", "STARTING": "yellow", "LAUNCHING": "yellow",
     "BACKOFF": "yellow", "STOPPING": "yellow", "draining": "yellow",
-    "offline": "red", "FATAL": "red", "EXITED": "red",
+    "offline": "red", "FATAL": "red", "EXITED": "red", "stopped": "red", "STOPPED": "red",
+    "ok": "green", "warning": "yellow", "error": "red", "failed": "red", "died": "red",
 }  # fmt: skip
 
 
 _FIGURE = re.compile(r"-|\d+(\.\d+)?[KMG]?|(\d+d)?\d+(:\d\d)+|\d+/\d+")
+
+
+@dataclass(frozen=True)
+class Printer:
+    """How one command was told to print."""
+
+    as_json: bool
+    header: bool
+
+    def show(self, data: Any, draw: Callable[[], None]) -> None:
+        """``data`` as JSON, or what ``draw`` prints of it."""
+        if self.as_json:
+            print_json(data)
+        else:
+            draw()
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        table(header, rows, self.header)
+
+
+def printed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has; the command gets them as ``out``, a Printer."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @click.option("--no-header", is_flag=True, help="Print no line of column names.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, as_json: bool, no_header: bool, **kwargs: Any) -> Any:
+        return function(*args, out=Printer(as_json, not no_header), **kwargs)
+
+    return wrapper
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +60,7 @@ def print_json(value: Any) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], show_header: bool = True) -> None:
     """Columns of text, numbers to the right; bold and coloured on a terminal only."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     columns = range(len(header))
     right = [bool(cells) and all(_FIGURE.fullmatch(row[i]) for row in cells) for i in columns]
     if sys.stdout.isatty():
@@ -62,8 +95,12 @@ def _on_terminal(
     Console(highlight=False).print(drawn)
 
 
-def _cell(value: Any) -> str:
-    text = "-" if value is None or value == "" else str(value)
+def cell(value: Any) -> str:
+    return "-" if value is None or value == "" else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text from outside without what steers a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -18,7 +18,8 @@ class Endpoint:
     """One endpoint; ``snapshot`` is replaced as a whole by a reload.
 
     ``by_hand`` is one that mepctl started: mepd.conf has no say in its end. One that is
-    ``draining`` takes no further requests and goes with its last UEP.
+    ``draining`` takes no further requests and goes with its last UEP; one that is ``held``,
+    too, stays in the table then as ``stopped``, until an administrator starts it.
     """
 
     snapshot: EndpointSnapshot
@@ -27,6 +28,9 @@ class Endpoint:
     online: bool = False
     reason: str = "not registered yet"
     draining: bool = False
+    held: bool = False
+    stopped: bool = False
+    registered: bool = False
     by_hand: bool = False
     starts: int = 0
     failures: int = 0
@@ -35,6 +39,15 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self.files = FileBook(self.snapshot.directory, self.snapshot.versions)
+
+    @property
+    def state(self) -> str:
+        """One word for mepctl status."""
+        if self.stopped:
+            return "stopped"
+        if self.draining:
+            return "draining"
+        return "online" if self.online else "offline"
 
     @property
     def name(self) -> str:

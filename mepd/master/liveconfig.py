@@ -11,17 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from mepd.config import watchplan
-from mepd.config.settings import EndpointSnapshot, ProgramSection, Settings
+from mepd.config import folder, watchplan
+from mepd.config.settings import EndpointSection, EndpointSnapshot, ProgramSection, Settings
 from mepd.config.watchplan import WatchPlan
 from mepd.errors import ConfigError
-from mepd.master import folder, reconfigure
+from mepd.master import reconfigure
 from mepd.master.endpoints import Endpoint
 from mepd.master.filebook import FileBook
 from mepd.master.loop import Loop
 from mepd.master.programs import Program
 from mepd.master.programset import ProgramSet
 from mepd.master.reload import Reloader
+from mepd.master.reloadreport import ReloadReport
 from mepd.master.starts import StartRules
 from mepd.master.workers import Worker
 from mepd.wire import worker as wire
@@ -125,37 +126,66 @@ class LiveConfig:
         return watchplan.signature(watchplan.settings_paths(self.settings))
 
     # --- changes ----------------------------------------------------------------------
-    def reload(self) -> None:
-        """Read mepd.conf and every endpoint again; what is wrong changes nothing."""
+    def reload(self, done: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        """Read mepd.conf and every endpoint again; what is wrong changes nothing.
+
+        ``done`` gets the report (see ReloadReport) when all of it has been checked.
+        """
         log.info("rereading the configuration")
         self.files.error = ""  # who asks is told again
-        self._reread_settings()
+        report = ReloadReport(done)
+        report.settings(*self._reread_settings())
         for endpoint in list(self.endpoints.values()):
             if not endpoint.draining:
-                self._reloader.reread(endpoint)
+                report.expect(endpoint.name)
+                self._reloader.reread(endpoint, report.told)
                 self._host.serve(endpoint)  # the credentials may be others
+        report.complete()
         self._rewatch()
+
+    def preview(self, done: Callable[[dict[str, Any]], None]) -> None:
+        """The report of a reload that changes nothing."""
+        report = ReloadReport(done)
+        try:
+            change, _ = self._read_settings()
+            report.settings(change.changed, change.waiting, "")
+        except ConfigError as e:
+            report.settings("", "", str(e))
+        for endpoint in list(self.endpoints.values()):
+            if not endpoint.draining:
+                report.expect(endpoint.name)
+                self._reloader.preview(endpoint, report.told)
+        report.complete()
 
     def is_rereading(self) -> bool:
         """Whether an endpoint's files are still being checked."""
         return self._reloader.is_busy
 
-    def _reread_settings(self) -> None:
-        self._seen = self._signature()
+    def _read_settings(self) -> tuple[reconfigure.Change, StartRules]:
+        """What mepd.conf says now. Raises ConfigError."""
         try:
             change = reconfigure.read(self.settings, self.endpoints, self._privileged)
-            rules = self._host.rules_for(change.settings)
-        except (ConfigError, OSError, KeyError) as e:
-            reason = str(e.args[0]) if isinstance(e, KeyError) else str(e)
+            return change, self._host.rules_for(change.settings)
+        except (OSError, KeyError) as e:
+            raise ConfigError(str(e.args[0]) if isinstance(e, KeyError) else str(e)) from None
+
+    def _reread_settings(self) -> tuple[str, str, str]:
+        """What changed, what waits for the next start, and what is wrong."""
+        self._seen = self._signature()
+        try:
+            change, rules = self._read_settings()
+        except ConfigError as e:
+            reason = str(e)
             others = map(str, watchplan.settings_paths(self.settings))
             if self.files.refuse(reason, str(self.settings.path), others):
                 log.error(
                     "configuration not reloaded -- %s; the previous one remains in force", reason
                 )
-            return
+            return "", "", reason
         if self.files.error:
             log.info("%s is good again", self.files.blamed)
         self._apply(change, rules)
+        return change.changed, change.waiting, ""
 
     def _apply(self, change: reconfigure.Change, rules: StartRules) -> None:
         old, self.settings = self.settings, change.settings
@@ -183,10 +213,8 @@ class LiveConfig:
         for name in change.plan.removed:
             endpoint = self.endpoints[name]
             log.info("endpoint %s is no longer configured: draining", name)
-            endpoint.draining = True
-            self._reloader.drop(endpoint)
-            self._host.drain(endpoint)
-            self.forget_drained(name)
+            endpoint.held = endpoint.stopped = False
+            self._drain(endpoint)
         for name in change.plan.resumed:
             log.info("endpoint %s is configured again", name)
             self.endpoints[name].draining = False
@@ -194,6 +222,12 @@ class LiveConfig:
             self._host.serve(self.endpoints[name])
         for snapshot in change.snapshots:
             self._add(snapshot)
+
+    def _drain(self, endpoint: Endpoint) -> None:
+        endpoint.draining = True
+        self._reloader.drop(endpoint)
+        self._host.drain(endpoint)
+        self.forget_drained(endpoint.name)
 
     def _add(self, snapshot: EndpointSnapshot, by_hand: bool = False) -> None:
         former = self.endpoints.get(snapshot.name)
@@ -209,9 +243,15 @@ class LiveConfig:
         self._reloader.examine(added)
 
     def forget_drained(self, name: str) -> None:
-        """A drained endpoint goes when the last of its UEPs has."""
+        """A drained endpoint goes, or is stopped, when the last of its UEPs has gone."""
         endpoint = self.endpoints.get(name)
         if endpoint is None or not endpoint.draining or self._host.in_use(endpoint):
+            return
+        if endpoint.held:
+            if not endpoint.stopped:
+                log.info("endpoint %s is stopped", name)
+                endpoint.stopped, endpoint.online = True, False
+                self._host.drop(endpoint)
             return
         log.info("endpoint %s is gone", name)
         del self.endpoints[name]
@@ -221,4 +261,38 @@ class LiveConfig:
     def start_endpoint(self, name: str, directory: Path) -> None:
         """Serve a folder that mepd.conf does not name. Raises ConfigError or OSError."""
         self._add(folder.load(name, directory, self._privileged), by_hand=True)
+        self._rewatch()
+
+    # --- what administrators ask ------------------------------------------------------
+    def knows(self, name: str) -> bool:
+        """Whether an endpoint of this name is served or configured."""
+        return name in self.endpoints or self._section(name) is not None
+
+    def _section(self, name: str) -> EndpointSection | None:
+        return next((s for s in self.settings.endpoints if s.name == name), None)
+
+    def hold(self, name: str) -> None:
+        """Take no more requests for an endpoint, until :meth:`resume`; its UEPs go on."""
+        endpoint = self.endpoints[name]
+        endpoint.held = True
+        if endpoint.draining:
+            self.forget_drained(name)
+        else:
+            log.info("endpoint %s takes no more requests: drained on request", name)
+            self._drain(endpoint)
+
+    def resume(self, name: str) -> None:
+        """Serve an endpoint as its folder is now. Raises ConfigError or OSError."""
+        endpoint, section = self.endpoints.get(name), self._section(name)
+        if endpoint is None or (section and section.directory != endpoint.snapshot.directory):
+            assert section is not None, "neither served nor configured"
+            self._add(folder.load(name, section.directory, self._privileged))
+        else:
+            snapshot = folder.load(name, endpoint.snapshot.directory, self._privileged)
+            log.info("endpoint %s is served again", name)
+            endpoint.snapshot = snapshot
+            endpoint.files.accept(snapshot.versions)
+            endpoint.draining = endpoint.held = endpoint.stopped = False
+            self._reloader.examine(endpoint)
+            self._host.serve(endpoint)
         self._rewatch()

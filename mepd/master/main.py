@@ -14,10 +14,10 @@ from pathlib import Path
 
 import mepd
 from mepd import log as mepdlog
-from mepd.config import ini, ownership
+from mepd.config import folder, ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError, WireError
-from mepd.master import folder, precheck
+from mepd.master import precheck
 from mepd.master.logs import LogFailure, LogWriter
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor

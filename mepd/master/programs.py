@@ -51,6 +51,12 @@ class Program:
             return
         self._later(self.section.startsecs, self._started)
 
+    def start_anew(self) -> None:
+        """Start on request: earlier failures do not count."""
+        self._cancel()
+        self._failures = 0
+        self.start()
+
     def _fork(self) -> None:
         section = self.section
         account = accounts.lookup(section.user) if section.user else None

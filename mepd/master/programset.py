@@ -31,6 +31,13 @@ class ProgramSet:
             if program.section.autostart:
                 program.start()
 
+    def find(self, name: str) -> Program | None:
+        """The program of this name that is as it should be, not one that makes room."""
+        for program in self.programs:
+            if program.section.name == name and program.section == self._wanted.get(name):
+                return program
+        return None
+
     def close(self) -> None:
         """From now on nothing is started any more."""
         self._closed = True

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mepd.config import changes, ini, ownership
+from mepd.config import changes, folder, ini, ownership
 from mepd.config.settings import EndpointSection, EndpointSnapshot, Settings
-from mepd.master import folder
 from mepd.master.endpoints import Endpoint
 
 
@@ -39,11 +38,16 @@ class Change:
 def plan_endpoints(
     endpoints: Mapping[str, Endpoint], sections: Iterable[EndpointSection]
 ) -> EndpointPlan:
-    """A section without autostart begins nothing, and ends nothing that runs."""
+    """A section without autostart begins nothing, and ends nothing that runs.
+
+    One that an administrator holds stays as it is, for as long as it has its section.
+    """
     listed = {s.name: s for s in sections}
     added, resumed = [], []
     for name, section in listed.items():
         endpoint = endpoints.get(name)
+        if endpoint is not None and endpoint.held:
+            continue
         if endpoint is None or endpoint.draining:
             if not section.autostart:
                 continue
@@ -56,7 +60,7 @@ def plan_endpoints(
     removed = [
         name
         for name, e in endpoints.items()
-        if name not in listed and not e.by_hand and not e.draining
+        if name not in listed and not e.by_hand and (e.held or not e.draining)
     ]
     return EndpointPlan(tuple(added), tuple(resumed), tuple(removed))
 

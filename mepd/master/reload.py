@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mepd.config import changes, watchplan
+from mepd.config import changes, folder, watchplan
 from mepd.config import endpoint as endpoint_config
 from mepd.errors import ConfigError
-from mepd.master import folder
 from mepd.master.endpoints import Endpoint
 from mepd.wire.worker import Validate, Validated
 
 log = logging.getLogger(__name__)
 
 _DEATHS_MAX = 2
+_BOMB = "config-watcher ended while it checked the files"
+
+Told = Callable[[str, str, str], None]
+"""Called once with the endpoint's name, what changed, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class _Job:
     deaths: int = 0
     withdrawn: bool = False
     in_force: bool = False
+    preview: Told | None = None
+
+    @property
+    def key(self) -> str:
+        """A preview takes no reread's place."""
+        return f"preview of {self.endpoint.name}" if self.preview else self.endpoint.name
 
 
 class Reloader:
@@ -55,14 +64,20 @@ class Reloader:
         self._seen: dict[str, watchplan.Signature] = {}
         self._unreadable: set[str] = set()
         self._faulty: set[str] = set()
+        self._told: dict[str, list[Told]] = {}
 
     @property
     def is_busy(self) -> bool:
         return self._checking is not None or bool(self._waiting)
 
-    def reread(self, endpoint: Endpoint) -> None:
-        """Read the folder again and, if it changed, have it checked."""
+    def reread(self, endpoint: Endpoint, told: Told | None = None) -> None:
+        """Read the folder again and, if it changed, have it checked.
+
+        ``told`` hears the outcome, now or later.
+        """
         self._cancel(endpoint)
+        if told is not None:
+            self._told.setdefault(endpoint.name, []).append(told)
         self._seen[endpoint.name] = _signature(endpoint)
         try:
             files = folder.read(endpoint.snapshot.directory, self._privileged)
@@ -92,6 +107,38 @@ class Reloader:
         self._waiting[endpoint.name] = _Job(token, endpoint, files, in_force=in_force)
         self._next()
 
+    def preview(self, endpoint: Endpoint, told: Told) -> None:
+        """What a reread would change; nothing is put in force."""
+        try:
+            files = folder.read(endpoint.snapshot.directory, self._privileged)
+        except (ConfigError, OSError) as e:
+            told(endpoint.name, "", str(e))
+            return
+        if endpoint_config.versions(files) == endpoint.files.versions:
+            told(endpoint.name, "", "")
+            return
+        job = _Job(f"v{next(self._tokens)}", endpoint, files, preview=told)
+        if job.key in self._waiting:
+            told(endpoint.name, "", "asked for twice")
+            return
+        self._waiting[job.key] = job
+        self._next()
+
+    def _previewed(self, job: _Job, told: Told, error: str) -> None:
+        endpoint, change = job.endpoint, ""
+        try:
+            if not error:
+                old = endpoint.snapshot
+                new = folder.parse(old.name, old.directory, job.files, self._privileged)
+                change = changes.of_endpoint(old, new)
+        except (ConfigError, OSError) as e:
+            error = str(e)
+        told(endpoint.name, change, error)
+
+    def _tell(self, name: str, change: str, error: str) -> None:
+        for told in self._told.pop(name, ()):
+            told(name, change, error)
+
     def reread_changed(self, endpoints: Iterable[Endpoint], paths: list[str]) -> None:
         """Re-read the endpoints whose files may be among ``paths``."""
         for endpoint in endpoints:
@@ -115,7 +162,9 @@ class Reloader:
         if job is None or job.token != answer.token:
             return
         self._checking = None
-        if not job.withdrawn:
+        if job.preview is not None:
+            self._previewed(job, job.preview, answer.error)
+        elif not job.withdrawn:
             self._judge(job, answer.error)
         self._next()
 
@@ -137,9 +186,11 @@ class Reloader:
             return
         job = job if on_purpose else replace(job, deaths=job.deaths + 1)
         if job.deaths < _DEATHS_MAX:
-            self._waiting[job.endpoint.name] = job
+            self._waiting[job.key] = job
+        elif job.preview is not None:
+            job.preview(job.endpoint.name, "", _BOMB)
         else:
-            self._refused(job.endpoint, "config-watcher ended while it checked the files")
+            self._refused(job.endpoint, _BOMB)
 
     def resume(self) -> None:
         """There is a watcher again."""
@@ -151,20 +202,22 @@ class Reloader:
         self._seen.pop(endpoint.name, None)
         self._unreadable.discard(endpoint.name)
         self._faulty.discard(endpoint.name)
+        self._tell(endpoint.name, "", "no longer served")
 
     def _cancel(self, endpoint: Endpoint) -> None:
         """What was read before is out of date."""
         self._waiting.pop(endpoint.name, None)
         self._unreadable.discard(endpoint.name)
-        if self._checking is not None and self._checking.endpoint is endpoint:
-            self._checking = replace(self._checking, withdrawn=True)
+        checked = self._checking
+        if checked is not None and checked.endpoint is endpoint and checked.preview is None:
+            self._checking = replace(checked, withdrawn=True)
 
     def _next(self) -> None:
         if self._checking is not None or not self._waiting:
             return
         job = next(iter(self._waiting.values()))
         if self._send(Validate(job.token, job.endpoint.name, job.files)):
-            del self._waiting[job.endpoint.name]
+            del self._waiting[job.key]
             self._checking = job
 
     def _swap(self, job: _Job) -> None:
@@ -175,12 +228,14 @@ class Reloader:
             self._refused(endpoint, str(e))
             self._unreadable.add(endpoint.name)
             return
-        endpoint.snapshot = new
+        endpoint.snapshot = folder.accept(new, self._privileged)
         endpoint.files.accept(new.versions)
+        change = changes.of_endpoint(old, new)
         log.info(
             "Configuration of endpoint %s changed: %s; in force from the next start",
-            old.name, changes.of_endpoint(old, new),
+            old.name, change,
         )  # fmt: skip
+        self._tell(old.name, change, "")
         self._seen.pop(endpoint.name, None)  # other files may count now
         self._swapped(endpoint)
 
@@ -188,8 +243,10 @@ class Reloader:
         if endpoint.files.error:
             log.info("Configuration of endpoint %s is again what is in force", endpoint.name)
             endpoint.files.accept(endpoint.files.versions)
+        self._tell(endpoint.name, "", "")
 
     def _refused(self, endpoint: Endpoint, reason: str) -> None:
+        self._tell(endpoint.name, "", reason)
         if not endpoint.files.refuse(reason, endpoint_config.CONFIG, endpoint_config.KNOWN):
             return
         if endpoint.name in self._faulty:

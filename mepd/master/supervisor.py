@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import signal
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import setproctitle
@@ -16,7 +16,7 @@ from mepd import log as mepdlog
 from mepd.config import logindefs
 from mepd.config.launchplan import AccountPolicy
 from mepd.config.settings import EndpointSnapshot, Settings
-from mepd.errors import ConfigError, ControlError
+from mepd.errors import ConfigError
 from mepd.master import control, credentials, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
@@ -233,19 +233,12 @@ class Supervisor:
         self.config.programs.close()
         self._shutdown.begin(signum)
 
-    def reload(self) -> None:
+    def reload(self, done: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
         self._service.reloading()
-        self.config.reload()
+        self.config.reload(done)
 
-    def start_endpoint(self, name: str, directory: Path) -> None:
-        """Serve a folder that the configuration does not name. Raises ControlError."""
-        endpoint = self.endpoints.get(name)
-        if endpoint is not None and not endpoint.draining:
-            raise ControlError(f"endpoint {name} is served already", os.EX_UNAVAILABLE)
-        try:
-            self.config.start_endpoint(name, directory)
-        except (ConfigError, OSError) as e:
-            raise ControlError(str(e), os.EX_CONFIG) from None
+    def settings(self) -> Settings:
+        return self.config.settings
 
     # --- what a changed configuration needs (liveconfig.Host) ---------------------------
     def rules_for(self, settings: Settings) -> StartRules:
@@ -297,6 +290,7 @@ class Supervisor:
         for uep in self.table:
             uep.tokens.clear()
         for endpoint in self.endpoints.values():
+            endpoint.registered = False
             self._link_changed(endpoint, False, "amqp-consumer is not running")
 
     def _from_consumer(self, message: Any) -> None:
@@ -313,13 +307,16 @@ class Supervisor:
         if endpoint is None:
             return
         if isinstance(message, wire.EndpointRegistered):
+            endpoint.registered = True
             remember_id(endpoint, message.endpoint_id)
             self._announce(endpoint)
         elif isinstance(message, wire.OwnIdentities):
             endpoint.own_identities = tuple(message.identities)
         elif isinstance(message, wire.EndpointOnline):
+            endpoint.registered = endpoint.registered or message.online
             self._link_changed(endpoint, message.online, message.reason)
         elif isinstance(message, wire.RegistrationFailed):
+            endpoint.registered = False
             self._link_changed(endpoint, False, message.reason)
         elif isinstance(message, wire.RequestRefused):
             endpoint.failures += 1

@@ -20,10 +20,12 @@ UEP = {
     "user": "harper", "uid": 1001, "id": "e9090000-0000-4000-8000-000000000001",
     "name": "uep.4ade0000-0000-4000-8000-000000000001.e9090000-0000-4000-8000-000000000001",
     "endpoint": "gpu", "pid": 4242, "state": "RUNNING", "uptime": 3661.0, "running": 2,
-    "done": 14, "idle": None, "soft": 10, "cpu": 12.5, "rss": 26214400,
+    "done": 14, "idle": None, "soft": 10, "created": 1e9, "failure": None,
 }  # fmt: skip
 IDLE = {**UEP, "user": "jessie", "id": "77b10000-0000-4000-8000-000000000002", "pid": 4343,
-        "running": 0, "idle": 3, "rss": None, "cpu": None}  # fmt: skip
+        "name": f"{str(UEP['name'])[:41]}77b10000-0000-4000-8000-000000000002",
+        "running": 0, "idle": 3,
+        "failure": {"time": 0.0, "stage": "TEMPLATE", "code": 77, "reason": "x"}}  # fmt: skip
 STATUS = {
     "master": {"pid": 4200, "uptime": 277500.0, "version": "0.1.0", "state": "RUNNING",
                "config": "/etc/mepd/mepd.conf"},
@@ -31,24 +33,42 @@ STATUS = {
                  "restarts": 2}],
     "programs": [{"name": "gateway", "pid": None, "state": "FATAL", "uptime": 5.0,
                   "description": "exit code 1, three times"}],
-    "endpoints": [{"name": "gpu", "id": None, "online": False, "ueps": 2, "starts": 3,
+    "endpoints": [{"name": "gpu", "id": None, "state": "offline", "online": False,
+                   "connected": False, "ueps": 2, "starts": 3,
                    "failures": 1, "reason": "[bold]broker[/] is gone"}],
 }  # fmt: skip
+EVENT = {
+    "time": 1e9, "event": "failed", "endpoint": "gpu", "user": "harper", "uid": 1001,
+    "id": UEP["id"], "name": UEP["name"], "pid": 4242, "username": "h@example.org",
+    "stage": "TEMPLATE", "code": 77, "seconds": 0.1, "reason": "(ValueError) no\x1b",
+}  # fmt: skip
+
+
+def killed(args: dict[str, Any]) -> dict[str, Any]:
+    """What mepd would say: all, or the first."""
+    signal = "KILL" if args.get("now") else args.get("signal", "TERM")
+    ueps = [UEP, IDLE] if args.get("all") or len(args["targets"]) > 1 else [UEP]
+    rows = [{k: u[k] for k in ("id", "name", "pid", "user")} for u in ueps]
+    return {"killed": [{**row, "signal": signal} for row in rows]}
+
+
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
     "list": {"ueps": [UEP, IDLE]},
-    "kill": {"killed": [{"id": UEP["id"], "pid": 4242, "user": "harper", "signal": "TERM"}]},
+    "kill": killed,
     "version": {"version": "9.9.9"},
-    "reload": {},
+    "reload": {"changes": [], "waiting": "", "errors": []},
     "shutdown": {},
-    "start": {},
+    "start": {"name": "gpu", "kind": "endpoint", "state": "offline"},
+    "events": {"events": [EVENT]},
+    "failures": {"failures": [EVENT]},
 }
 
 
 class FakeMepd:
     """Answers every request as ``answers`` says, and remembers it.
 
-    An answer of bytes is sent as it is; of an exception, the connection is closed.
+    An answer of bytes is sent as it is; a function is called with the arguments.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,6 +95,7 @@ class FakeMepd:
                 verb, args = control.parse_request(frame)
                 self.requests.append((verb, args))
                 answer = self.answers[verb]
+                answer = answer(args) if callable(answer) else answer
                 if isinstance(answer, bytes):
                     connection.sendall(answer)
                     return

@@ -8,7 +8,7 @@ import pytest
 
 from mepd.config import endpoint
 from mepd.errors import ConfigError
-from mepd.master import folder
+from mepd.config import folder
 
 TEMPLATE = "user_config_template.yaml.j2"
 

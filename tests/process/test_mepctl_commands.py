@@ -12,6 +12,7 @@ import pytest
 
 from mepd.wire import control
 from tests.process.mepctl_fixtures import (
+    IDLE,
     STATUS,
     UEP,
     FakeMepd,
@@ -37,14 +38,14 @@ class TestStatus:
             "amqp-consumer    RUNNING  4201     1:00  2 restarts\n"
             "program:gateway  FATAL       -     0:05  exit code 1, three times\n"
             "\n"
-            "ENDPOINT  ID  STATE    UEPS  STARTS  FAILURES  NOTE\n"
-            "gpu        -  offline     2       3         1  [bold]broker[/] is gone\n"
+            "ENDPOINT  ID  STATE    BROKER  UEPS  STARTS  FAILURES  NOTE\n"
+            "gpu        -  offline       -     2       3         1  [bold]broker[/] is gone\n"
         )
 
     def test_files_with_their_versions(self, server: FakeMepd) -> None:
         file = {"path": "/e/mepd.conf", "version": "0123456789ab", "since": 1e9, "error": ""}
         bad = {"path": "/e/gpu/config.yaml", "version": None, "since": None, "error": "wrong"}
-        gpu = {**STATUS["endpoints"][0], "files": [bad], "draining": True}
+        gpu = {**STATUS["endpoints"][0], "files": [bad], "state": "draining"}
         server.answers["status"] = {
             **STATUS, "master": {**STATUS["master"], "files": [file]}, "endpoints": [gpu],
         }  # fmt: skip
@@ -91,12 +92,15 @@ class TestList:
         assert (done.returncode, done.stderr) == (0, "")
         header, first, second = done.stdout.splitlines()
         assert header.split() == [
-            "USER", "ID", "PID", "STATE", "UPTIME", "RUN", "DONE", "IDLE", "%CPU", "RSS"
+            "USER", "ID", "PID", "STATE", "UPTIME", "RUN", "DONE", "IDLE", "%CPU", "RSS", "FAILURE"
         ]  # fmt: skip
         assert first.split() == [
-            "harper", "e9090000", "4242", "RUNNING", "1:01:01", "2", "14", "-", "12.5", "25M"
+            "harper", "e9090000", "4242", "RUNNING", "1:01:01", "2", "14", "-", "-", "-", "-"
         ]  # fmt: skip
-        assert second.split()[0:2] + second.split()[7:] == ["jessie", "77b10000", "3/10", "-", "-"]
+        assert second.split()[0:2] + second.split()[7:11] == [
+            "jessie", "77b10000", "3/10", "-", "-", "TEMPLATE"
+        ]  # fmt: skip
+        assert second.endswith(" ago")
 
     def test_no_header(self, server: FakeMepd) -> None:
         assert len(mepctl("-s", server.path, "list", "--no-header").stdout.splitlines()) == 2
@@ -116,11 +120,16 @@ class TestList:
 
 class TestKill:
     def test_what_is_asked_and_said(self, server: FakeMepd) -> None:
-        done = mepctl("-s", server.path, "kill", "e909", "--signal", "INT", "--now")
-        assert server.requests == [
-            ("kill", {"targets": ["e909"], "signal": "INT", "now": True, "all": False})
-        ]
-        assert done.stdout == f"{UEP['id']}: signalled TERM (pid 4242, harper)\n"
+        done = mepctl("-s", server.path, "kill", "e909", "--signal", "INT")
+        asked = {"targets": ["e909"], "all": False, "ambiguous": False}
+        assert server.requests == [("kill", {**asked, "signal": "INT", "now": False})]
+        assert done.stdout == f"{UEP['id']}: signalled INT (pid 4242, harper)\n"
+        mepctl("-s", server.path, "kill", "e909", "--now")
+        assert server.requests[1:] == [("kill", {**asked, "now": True})]
+
+    def test_now_and_a_signal_contradict(self, server: FakeMepd) -> None:
+        done = mepctl("-s", server.path, "kill", "e909", "--now", "--signal", "INT")
+        assert done.returncode == os.EX_USAGE and server.requests == []
 
     def test_a_refusal_is_one_line_and_its_code(self, server: FakeMepd) -> None:
         server.answers["kill"] = control.refusal("no user endpoint matches 'zz'", 69)
@@ -138,21 +147,40 @@ class TestKill:
     ) -> None:
         status, shown = on_a_terminal("-s", server.path, "kill", "--all", typed=typed)
         assert "End 2 user endpoints? [y/N]" in shown
+        assert "e9090000  harper  pid 4242" in shown and "77b10000  jessie  pid 4343" in shown
         assert status == code
-        assert ("kill" in [verb for verb, _ in server.requests]) is killed
+        asked = [args for _, args in server.requests if not args.get("dry_run")]
+        # Those that were shown are ended, no other that came meanwhile.
+        names = [IDLE["name"], UEP["name"]]
+        assert [sorted(args["targets"]) for args in asked] == ([sorted(names)] if killed else [])
 
-    @pytest.mark.parametrize("words", [("e909",), ("--all", "--yes"), ("4242", "e9090000")])
+    @pytest.mark.parametrize("words", [("e909",), ("--all", "--yes"), ("e909", "-y")])
     def test_does_not_ask(self, server: FakeMepd, words: tuple[str, ...]) -> None:
         code, shown = on_a_terminal("-s", server.path, "kill", *words)
         assert code == 0 and "[y/N]" not in shown
 
 
 class TestSteering:
-    @pytest.mark.parametrize("verb", ["reload", "shutdown"])
-    def test_quiet_when_it_works(self, server: FakeMepd, verb: str) -> None:
-        done = mepctl("-s", server.path, verb)
+    def test_quiet_when_it_works(self, server: FakeMepd) -> None:
+        done = mepctl("-s", server.path, "shutdown")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert server.requests == [(verb, {})]
+        assert server.requests == [("shutdown", {})]
+
+    def test_reload_says_what_changed(self, server: FakeMepd) -> None:
+        assert mepctl("-s", server.path, "reload").stdout == "nothing changed\n"
+        changes = [{"of": "mepd.conf", "change": "[mepd] max_ueps"}]
+        server.answers["reload"] = {
+            "changes": changes, "waiting": "[mepd] pidfile",
+            "errors": [{"of": "gpu", "error": "/e/config.yaml:1: wrong"}],
+        }  # fmt: skip
+        done = mepctl("-s", server.path, "reload", "--dry-run", "--no-header")
+        assert done.returncode == os.EX_CONFIG
+        assert done.stdout == (
+            "mepd.conf  [mepd] max_ueps\n"
+            "in force only when mepd is started again: [mepd] pidfile\n"
+        )
+        assert done.stderr == "mepctl: gpu: /e/config.yaml:1: wrong\n"
+        assert [args["dry_run"] for _, args in server.requests] == [False, True]
 
     def test_not_running(self, tmp_path: Path) -> None:
         assert mepctl("-s", tmp_path / "none", "shutdown").returncode == os.EX_UNAVAILABLE

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mepd.master import folder
+from mepd.config import folder
 from mepd.master.endpoints import Endpoint
 from mepd.master.reload import Reloader
 from mepd.wire.worker import Validate, Validated

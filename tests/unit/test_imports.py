@@ -35,7 +35,8 @@ HEAVY = {
         ("mepd.master.main", set()),
         ("mepd.uep.main", {"pika"}),
         ("mepd.ctl.main", {"click"}),
-        ("mepd.ctl.watch", {"click"}),
+        ("mepd.ctl.listing", {"click"}),
+        ("mepd.ctl.kill", {"click"}),
     ],
 )
 def test_what_importing_loads(module: str, allowed: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import psutil
 import pytest
 
 from mepd.config import changes, configyaml, ini
@@ -22,12 +24,15 @@ from mepd.config.settings import (
     ProgramSection,
     ServiceSection,
 )
+from mepd.ctl import usage
 from mepd.ctl.main import cli
 from mepd.launch import render
 from mepd.master import main as master
-from mepd.master import verbs, views
+from mepd.master import acting, verbs, views
 from mepd.master.endpoints import Endpoint
 from mepd.master.filebook import FileBook
+from mepd.master.history import History, Kind
+from mepd.master.reloadreport import ReloadReport
 from mepd.master.table import Uep
 from mepd.model import ProgramState, Stage, StartRequest, UepState
 from mepd.posix.peer import Peer
@@ -133,6 +138,9 @@ def test_defaults(section: str) -> None:
         assert said in shown(spec.name, spec.default), f"[{section}] {spec.name}"
 
 
+OF_EVERY_COMMAND = {"-c", "--configuration", "-s", "--socket", "--json", "--no-header"}
+
+
 def test_every_command_and_option_of_mepctl() -> None:
     page = text("mepctl.8")
     context = click.Context(cli)
@@ -141,9 +149,21 @@ def test_every_command_and_option_of_mepctl() -> None:
         command = cli.get_command(context, name)
         assert command is not None
         for parameter in command.params:
-            for option in parameter.opts if isinstance(parameter, click.Option) else ():
+            options = parameter.opts if isinstance(parameter, click.Option) else []
+            for option in set(options) - OF_EVERY_COMMAND:
                 heading = next(x for x in page.splitlines() if x.startswith(f".It Ic {name}"))
-                assert f"Fl {option[1:]}" in heading, f"{name} {option}"
+                assert re.search(rf"(Fl|\|) {option[1:]}\b", heading), f"{name} {option}"
+
+
+def test_options_of_every_command() -> None:
+    own = text("mepctl.8").partition(".Ss Commands")[0]
+    for option in OF_EVERY_COMMAND:
+        assert re.search(rf"^\.It .*Fl {option[1:]}\b", own, re.M), option
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert {o for p in command.params for o in p.opts} >= OF_EVERY_COMMAND, name
 
 
 def test_every_option_of_mepctl_itself() -> None:
@@ -171,12 +191,17 @@ def uep() -> Uep:
                UepState.RUNNING, user="harper", uid=1000)  # fmt: skip
 
 
-def kill_one() -> Any:
-    commander: Any = SimpleNamespace(
-        table=[uep()], stopper=SimpleNamespace(stop=lambda *_: True), now=lambda: 0.0
+def asked(verb: str, **args: Any) -> Any:
+    """What mepd answers root."""
+    stopper = SimpleNamespace(
+        stop=lambda *_: True, reap=lambda *_: None, reapable=lambda *_: [(uep(), "idle")]
     )
-    answer = verbs.Verbs(commander, None).handle(Peer(1, 0, 0), "kill", {"all": True})
-    return answer["killed"][0]
+    status = {"master": {}, "workers": [], "programs": [], "endpoints": []}
+    commander: Any = SimpleNamespace(
+        table=[uep()], stopper=stopper, now=lambda: 0.0, history=History(), status=lambda: status
+    )
+    commander.history.note_uep(Kind.FAILED, uep())
+    return verbs.Verbs(commander, None).handle(Peer(1, 0, 0), verb, args)
 
 
 def shown_to_mepctl() -> dict[str, Any]:
@@ -190,14 +215,30 @@ def shown_to_mepctl() -> dict[str, Any]:
         "gpu", Path("/e"), None, {}, "t", "", None, None, None, {}, versions={"t": "0"}
     )
     endpoint = views.endpoint(Endpoint(snapshot), [uep()])
+    listed = asked("list")["ueps"][0]
+    shown = asked("show", target="2")
+    report: list[dict[str, Any]] = []
+    reload = ReloadReport(report.append)
+    reload.settings("changed", "", "")
+    reload.told("gpu", "", "wrong")
+    reload.complete()
+    (measured,) = usage.tree((os.getpid(), psutil.Process().create_time()))
     return {
         "master": views.master(0.0, 1.0, "RUNNING", "/c", FileBook(Path("/"))),
         "workers": views.worker(process, 1.0),
         "programs": views.program(process, 1.0),
         "endpoints": endpoint,
         "files": endpoint["files"][0],
-        "ueps": views.uep(uep(), 1.0, None),
-        "killed": kill_one(),
+        "ueps": {**listed, "cpu": None, "rss": None},
+        "failure": listed["failure"],
+        "details": shown.keys() - listed.keys() - {"events"},
+        "processes": measured,
+        "events": asked("events")["events"][0],
+        "killed": asked("kill", all=True)["killed"][0],
+        "reaped": asked("reap")["reaped"][0],
+        "done": {"name": "gpu", "kind": "endpoint", "state": "online"},
+        "changes": report[0]["changes"][0],
+        "errors": report[0]["errors"][0],
     }
 
 
@@ -208,8 +249,8 @@ def test_every_field_of_json() -> None:
 
 
 def test_every_signal_of_mepctl_kill() -> None:
-    block = text("mepctl.8").partition(".It Ic kill")[2].partition(".It Ic configure")[0]
-    assert set(re.findall(r"\bSIG([A-Z]+\d?)\b", block)) == set(verbs._SIGNALS)
+    block = text("mepctl.8").partition(".It Ic kill")[2].partition(".It Ic reap")[0]
+    assert set(re.findall(r"\bSIG([A-Z]+\d?)\b", block)) == set(acting.SIGNALS)
 
 
 @pytest.mark.parametrize("stage", Stage)

@@ -1,4 +1,4 @@
-"""An endpoint's folder as the master takes it: read, owned by whom it must be, usable."""
+"""An endpoint's folder as mepd takes it: read, owned by whom it must be, usable."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _read_whole(directory: Path) -> dict[str, str]:
 
 
 def parse(name: str, directory: Path, files: dict[str, str], privileged: bool) -> EndpointSnapshot:
-    """The snapshot of these texts; its warnings are logged. Raises ConfigError or OSError."""
+    """The snapshot of these texts. Raises ConfigError or OSError."""
     snapshot = endpoint_config.parse_files(name, directory, files)
     if privileged:
         if snapshot.mappings is None:
@@ -49,19 +49,30 @@ def parse(name: str, directory: Path, files: dict[str, str], privileged: bool) -
                 str(directory / endpoint_config.CONFIG),
             )
         ownership.check_ownership(ownership.endpoint_paths(snapshot, files))
-    for warning in snapshot.warnings:
-        log.warning("endpoint %s: %s", name, warning)
+    return snapshot
+
+
+def warnings(snapshot: EndpointSnapshot, privileged: bool) -> list[str]:
+    """What an administrator should know of a valid folder."""
+    found = [f"endpoint {snapshot.name}: {warning}" for warning in snapshot.warnings]
     if not privileged and snapshot.mapping_path is not None:
-        log.warning(
+        found.append(
             "`identity_mapping_config_path` specified, but process is not privileged (e.g.,"
-            " not `root`) -- identity mapping configuration will be ignored: %s",
-            snapshot.mapping_path,
+            " not `root`) -- identity mapping configuration will be ignored:"
+            f" {snapshot.mapping_path}"
         )
     if not privileged and snapshot.pam_enable:
-        log.warning("`pam` enabled, but process is not privileged -- it will be ignored")
+        found.append("`pam` enabled, but process is not privileged -- it will be ignored")
+    return found
+
+
+def accept(snapshot: EndpointSnapshot, privileged: bool) -> EndpointSnapshot:
+    """Log the warnings about a snapshot that is about to be in force."""
+    for warning in warnings(snapshot, privileged):
+        log.warning("%s", warning)
     return snapshot
 
 
 def load(name: str, directory: Path, privileged: bool) -> EndpointSnapshot:
-    """Read and parse. Raises ConfigError or OSError."""
-    return parse(name, directory, read(directory, privileged), privileged)
+    """Read, parse and accept. Raises ConfigError or OSError."""
+    return accept(parse(name, directory, read(directory, privileged), privileged), privileged)

@@ -1,0 +1,148 @@
+"""The verbs that look and change nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import mepd
+from mepd.config.settings import Settings
+from mepd.errors import ControlError
+from mepd.master import targets, views
+from mepd.master.asking import Caller, Verb, flag, matches, needed, text
+from mepd.master.history import Entry, History
+from mepd.master.later import Stream
+from mepd.master.table import Uep, UepTable
+
+
+class Commander(Protocol):
+    """What looking needs of the master."""
+
+    table: UepTable
+    history: History
+
+    def now(self) -> float: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def settings(self) -> Settings: ...
+
+
+class Looking:
+    """Everybody sees what is theirs; the rest is the administrators'."""
+
+    def __init__(self, commander: Commander) -> None:
+        self._c = commander
+
+    def table(self) -> dict[str, Verb]:
+        return {
+            "version": Verb(self._version),
+            "whoami": Verb(self._whoami),
+            "status": Verb(self._status),
+            "list": Verb(self._list, ("user", "endpoint", "states")),
+            "show": Verb(self._show, ("target",)),
+            "log": Verb(self._log, ("target",)),
+            "events": Verb(self._events, ("follow", "user", "endpoint")),
+            "failures": Verb(self._failures, ("user", "endpoint")),
+        }
+
+    def _version(self, _caller: Caller, _args: dict[str, Any]) -> Any:
+        return {"version": mepd.__version__}
+
+    def _whoami(self, caller: Caller, _args: dict[str, Any]) -> Any:
+        return {
+            "uid": caller.peer.uid,
+            "gid": caller.peer.gid,
+            "pid": caller.peer.pid,
+            "administrator": caller.administrator,
+            "ueps": sum(1 for u in self._c.table if u.uid == caller.peer.uid),
+        }
+
+    def _status(self, caller: Caller, _args: dict[str, Any]) -> Any:
+        """What a configuration holds, be it as a hash or in an error, is not for all."""
+        status = self._c.status()
+        return status if caller.administrator else views.for_anybody(status)
+
+    def visible(self, caller: Caller) -> list[Uep]:
+        return [u for u in self._c.table if caller.owns(u.uid)]
+
+    def _list(self, caller: Caller, args: dict[str, Any]) -> Any:
+        now = self._c.now()
+        rows = [self._row(caller, u, now) for u in self.visible(caller) if matches(u, args)]
+        return {"ueps": sorted(rows, key=lambda r: (r["user"], r["name"]))}
+
+    def _row(self, caller: Caller, u: Uep, now: float) -> dict[str, Any]:
+        last = self._c.history.last_failure(u.name)
+        if last is not None and not (caller.administrator or last.uid == u.uid):
+            last = None
+        return views.uep(u, now, views.failure(last, caller.administrator))
+
+    def _show(self, caller: Caller, args: dict[str, Any]) -> Any:
+        u = targets.one(self.visible(caller), needed(args, "target"))
+        now = self._c.now()
+        events = [e for e in self._c.history.events() if e.name == u.name]
+        return {
+            **self._row(caller, u, now),
+            **views.details(u, now),
+            "events": self._views(caller, events),
+        }
+
+    def _log(self, caller: Caller, args: dict[str, Any]) -> Any:
+        """Where a log is, and whose: reading it is the caller's business, as that user."""
+        target = text(args, "target")
+        if target is None:
+            return {"path": str(self._c.settings().mepd.logfile), "user": None, "name": "master"}
+        names = {u.name: u.user for u in self.visible(caller) if targets.fits(target, u)}
+        for e in self._c.history.events():
+            begins = len(target) >= targets.PREFIX_MIN and (
+                e.id.startswith(target.lower()) or e.name.startswith(target)
+            )
+            if begins and e.uid >= 0 and caller.owns(e.uid):
+                names.setdefault(e.name, e.user)
+        name, user = _only(target, names)
+        return {"path": None, "user": user, "name": name}
+
+    def _views(self, caller: Caller, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        return [views.entry(e, caller.administrator) for e in entries if caller.owns(e.uid)]
+
+    def _failures(self, caller: Caller, args: dict[str, Any]) -> Any:
+        found = filter(_filter(args), self._c.history.failures())
+        return {"failures": self._views(caller, found)}
+
+    def _events(self, caller: Caller, args: dict[str, Any]) -> Any:
+        wanted = _filter(args)
+        first = self._views(caller, filter(wanted, self._c.history.events()))
+        if not flag(args, "follow"):
+            return {"events": first}
+
+        def begin(send: Callable[[Any], None]) -> Callable[[], None]:
+            def heard(e: Entry) -> None:
+                if wanted(e) and caller.owns(e.uid):
+                    send({"events": [views.entry(e, caller.administrator)]})
+
+            return self._c.history.listen(heard)
+
+        return Stream([{"events": first}], begin)
+
+
+def _filter(args: dict[str, Any]) -> Callable[[Entry], bool]:
+    user, endpoint = text(args, "user"), text(args, "endpoint")
+    return lambda e: (user is None or user in (e.user, str(e.uid))) and (
+        endpoint is None or endpoint == e.endpoint
+    )
+
+
+def _only(target: str, names: dict[str, str]) -> tuple[str, str]:
+    """Raises ControlError unless one name is left."""
+    if len(names) == 1:
+        return next(iter(names.items()))
+    if not names:
+        raise ControlError(
+            f"no user endpoint matches {target[:80]!r}; see mepctl list", os.EX_UNAVAILABLE
+        )
+    listed = ", ".join(sorted(n.rpartition(".")[2] for n in names)[:10])
+    raise ControlError(
+        f"{target[:80]!r} fits {len(names)} user endpoints: {listed}; write more of the id",
+        os.EX_USAGE,
+    )
