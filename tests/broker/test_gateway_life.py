@@ -19,11 +19,12 @@ from gateway_fixtures import FakeMep, Site, User, payload, poll, running_site, u
 from mepd.wire import message
 from rabbit import server_script
 
+from tests.conftest import require
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if server_script() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    require(server_script() is not None, "rabbitmq-server")
     with running_site(start_timeout=5, offline_patience=60) as site:
         yield site
 

@@ -15,11 +15,12 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ProbableAuthentica
 from mepd.wire import message
 from rabbit import server_script
 
+from tests.conftest import require
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if server_script() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    require(server_script() is not None, "rabbitmq-server")
     with running_site(start_timeout=10) as site:
         yield site
 

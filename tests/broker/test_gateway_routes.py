@@ -13,8 +13,9 @@ import psutil
 import pytest
 import requests
 from gateway_fixtures import FakeMep, Site, User, payload, poll, running_site, unique
-
 from rabbit import server_script
+
+from tests.conftest import require
 
 NIL = "00000000-0000-4000-8000-000000000000"
 PLACEHOLDERS = ("endpoint_id", "function_id", "task_id", "group_id")
@@ -22,8 +23,7 @@ PLACEHOLDERS = ("endpoint_id", "function_id", "task_id", "group_id")
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if server_script() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    require(server_script() is not None, "rabbitmq-server")
     with running_site(start_timeout=5, body_timeout=2) as site:
         yield site
 

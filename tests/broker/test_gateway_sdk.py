@@ -15,15 +15,17 @@ from globus_compute_sdk import Executor
 from globus_compute_sdk.errors import TaskExecutionFailed
 from globus_compute_sdk.sdk.executor import _RESULT_WATCHERS
 from globus_sdk import GlobusAPIError
+from rabbit import server_script
 
 from mepd import sdk
-from rabbit import server_script
+from tests.conftest import require
+
+pytestmark = pytest.mark.xdist_group("e2e")  # the stock client's port 5000 is the sites', too
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    if server_script() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    require(server_script() is not None, "rabbitmq-server")
     with running_site(at_sdk_port=True, start_timeout=10) as site:
         yield site
         for watcher in list(_RESULT_WATCHERS.values()):

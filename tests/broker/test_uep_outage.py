@@ -14,29 +14,16 @@ import pytest
 from rabbit import Rabbit, server_script
 from uep_fixtures import SERIALIZER, THREADS, Service, Uep, services, starters, until
 
+from tests.conftest import require
+
 Start = Callable[..., Uep]
-
-
-def fixed_port() -> int:
-    """A free port that no client is given as its own while the node is down."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in range(first - 1, 1024, -1):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port")
 
 
 @pytest.fixture(scope="module")
 def own_rabbit() -> Iterator[Rabbit]:
     """A node that these tests may stop, and that times unacked deliveries out early (T6)."""
-    if server_script() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    require(server_script() is not None, "rabbitmq-server")
     node = Rabbit()
-    node.port = fixed_port()
     node.write_conf("consumer_timeout = 3000\n")
     advanced = node.dir / "advanced.config"
     advanced.write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n")

@@ -273,7 +273,7 @@ def test_a_program_that_ignores_its_signal_is_killed(
 def served(loop: Loop, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "sock"
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.name.startswith(("pytest-", "test_")):
+        if folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
 
     def handle(peer: Peer, verb: str, args: dict[str, Any]) -> Any:
