@@ -1,21 +1,14 @@
-"""The environment and the command of a UEP. Pure but for looking up the program."""
+"""The environment of a UEP. Pure."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mepd.posix.accounts import Account
+from mepd.posix.programs import default_path
 
 _FIXED = ("HOME", "USER", "LOGNAME", "SHELL")
-
-
-def default_path() -> str:
-    """PATH where user_environment.yaml gives none."""
-    return f"/usr/local/bin:/usr/bin:/bin:{Path(sys.executable).parent}"
 
 
 def is_loaders(name: str) -> bool:
@@ -55,18 +48,3 @@ def build(
         SHELL=account.shell or "/bin/sh",
     )
     return env
-
-
-def find_program(name: str, path: str) -> str:
-    """Where a program is, as the caller may execute it: on PATH, else beside this Python.
-
-    The second place lets a site's own PATH leave out mepd's folder. Raises
-    FileNotFoundError naming PATH.
-    """
-    if "/" in name:
-        return name
-    for folder in [*path.split(":"), str(Path(sys.executable).parent)]:
-        candidate = os.path.join(folder or ".", name)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    raise FileNotFoundError(f"no executable {name!r} for this user on PATH {path!r}")

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mepd.config.launchplan import LaunchPlan
-from mepd.launch import environment
 from mepd.launch.become import stage
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import NOTIFY_FD, Stage
-from mepd.posix import descriptors, process
+from mepd.posix import descriptors, process, programs
 from mepd.posix.accounts import Account
 
 
@@ -97,7 +96,7 @@ def hand_over(
             os.write(log_fd, _debug_lines(text).encode("utf-8", "replace"))
     argv = [word.replace("{name}", name) for word in plan.snapshot.uep_command]
     with stage(Stage.EXEC, f"command {argv[0]}"):
-        program = environment.find_program(argv[0], env["PATH"])
+        program = programs.find_program(argv[0], env["PATH"])
     with stage(Stage.DESCRIPTORS, "descriptors"):
         sys.stdout.flush()
         sys.stderr.flush()

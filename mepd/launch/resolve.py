@@ -49,11 +49,17 @@ def _own_account(plan: LaunchPlan) -> Resolved:
 
 def resolve(plan: LaunchPlan) -> Resolved:
     """Map the identity set and look the account up. Raises StageError (PREPARE)."""
-    request = plan.request
     if not plan.privileged:
         return _own_account(plan)
+    found = find_name(plan)
+    return Resolved(find_account(found.name, plan), found.identity_id, found.candidates)
+
+
+def find_name(plan: LaunchPlan) -> mapping.MappedIdentity:
+    """Map the identity set. Raises StageError (PREPARE)."""
+    request = plan.request
     try:
-        found = mapping.map_identities(
+        return mapping.map_identities(
             plan.snapshot.mappings or (),
             request.identity_set,
             request.mep_id,
@@ -62,20 +68,25 @@ def resolve(plan: LaunchPlan) -> Resolved:
     except mapping.MappingError as e:
         text = f"Identity failed to map to a local user name.  {e}"
         raise _refuse(text, request, "Identity failed to map to a local user name.") from None
-    refusal = policy.name_refusal(found.name, plan.policy)
+
+
+def find_account(name: str, plan: LaunchPlan) -> Account:
+    """The account of a mapped name, if it may run a UEP. Raises StageError (PREPARE)."""
+    request = plan.request
+    refusal = policy.name_refusal(name, plan.policy)
     if refusal:
         raise _refuse(refusal, request)
     try:
-        account = accounts.lookup(found.name)
+        account = accounts.lookup(name)
     except KeyError:
         text = "Identity mapped to a local user name, but local user does not exist."
-        raise _refuse(f"{text}\n  Local user name: {found.name}", request, text) from None
-    refusal = policy.account_refusal(found.name, account, plan.policy) or policy.group_refusal(
-        found.name, accounts.groups_of(account), plan.policy
+        raise _refuse(f"{text}\n  Local user name: {name}", request, text) from None
+    refusal = policy.account_refusal(name, account, plan.policy) or policy.group_refusal(
+        name, accounts.groups_of(account), plan.policy
     )
     if refusal:
         raise _refuse(refusal, request)
-    return Resolved(account, found.identity_id, found.candidates)
+    return account
 
 
 def template_identity(resolved: Resolved) -> dict[str, object]:

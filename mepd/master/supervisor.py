@@ -13,10 +13,8 @@ from typing import Any
 import setproctitle
 
 from mepd import log as mepdlog
-from mepd.config import logindefs
-from mepd.config.launchplan import AccountPolicy
+from mepd.config.accountpolicy import account_policy
 from mepd.config.settings import EndpointSnapshot, Settings
-from mepd.errors import ConfigError
 from mepd.master import control, credentials, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
@@ -35,7 +33,7 @@ from mepd.master.stopping import Stopper
 from mepd.master.table import UepTable
 from mepd.master.verbs import Verbs
 from mepd.master.workers import Worker
-from mepd.posix import accounts, process, syscalls
+from mepd.posix import process, syscalls
 from mepd.posix.accounts import Account
 from mepd.posix.notify import Notifier
 from mepd.wire import worker as wire
@@ -47,31 +45,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def _gids(settings: Settings) -> tuple[int, ...] | None:
-    """The groups of ``allow_groups``; None if it is not set. Raises ConfigError."""
-    names = settings.mepd.allow_groups
-    try:
-        return tuple(accounts.group_id(name) for name in names) if names else None
-    except KeyError as e:
-        raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
-
-
 def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
     """The rules for starts that the settings and this process's own rights give."""
     section = settings.mepd
-    own = {0, os.geteuid(), worker.uid}
-    for program in settings.programs:
-        if program.user:
-            own.add(accounts.lookup(program.user).uid)
-    policy = AccountPolicy(
-        min_uid=logindefs.uid_min() if section.min_uid is None else section.min_uid,
-        deny_users=section.deny_users,
-        allow_gids=_gids(settings),
-        forbidden_uids=tuple(sorted(own)),
-        name_pattern=section.mapped_name_pattern,
-    )
     return StartRules(
-        policy=policy,
+        policy=account_policy(settings, worker.uid),
         max_ueps=section.max_ueps,
         max_ueps_per_user=section.max_ueps_per_user,
         start_timeout=section.start_timeout,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mepd.launch import environment, handoff, render
-from mepd.posix import accounts, descriptors, process, syscalls
+from mepd.posix import accounts, descriptors, process, programs, syscalls
 from tests.conftest import User, wait_for
 from tests.root import launching
 
@@ -94,7 +94,7 @@ STAGES: list[tuple[Any, str]] = [
     (handoff, "_document"),
     (descriptors, "fill_and_seal"),
     (descriptors, "open_log"),
-    (environment, "find_program"),
+    (programs, "find_program"),
     (descriptors, "place"),
     (process, "die_with_parent"),
     (os, "execve"),

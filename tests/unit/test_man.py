@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import MISSING, fields
+import sys
+import tempfile
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +18,7 @@ import click
 import psutil
 import pytest
 
-from mepd.config import changes, configyaml, ini
+from mepd.config import changes, configyaml, ini, write
 from mepd.config.settings import (
     ControlSection,
     EndpointSection,
@@ -25,6 +28,7 @@ from mepd.config.settings import (
     ServiceSection,
 )
 from mepd.ctl import usage
+from mepd.ctl.findings import Finding
 from mepd.ctl.main import cli
 from mepd.launch import render
 from mepd.master import main as master
@@ -204,6 +208,19 @@ def asked(verb: str, **args: Any) -> Any:
     return verbs.Verbs(commander, None).handle(Peer(1, 0, 0), verb, args)
 
 
+def previewed(verb: str) -> dict[str, Any]:
+    """What mepctl map and render print, for an endpoint of the test's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        write.configure(Path(folder), "gpu")
+        job = {"verb": verb, "config": "", "name": "gpu", "directory": f"{folder}/gpu"}
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "mepd.launch.preview"], input=json.dumps(job),
+            capture_output=True, text=True, check=True, cwd="/",
+        )  # fmt: skip
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def shown_to_mepctl() -> dict[str, Any]:
     """One object of each kind that the answers of mepd hold."""
     running = ProgramState.RUNNING
@@ -239,6 +256,9 @@ def shown_to_mepctl() -> dict[str, Any]:
         "done": {"name": "gpu", "kind": "endpoint", "state": "online"},
         "changes": report[0]["changes"][0],
         "errors": report[0]["errors"][0],
+        "checks": asdict(Finding("gpu", "PAM", "ok")),
+        "map": previewed("map"),
+        "render": previewed("render"),
     }
 
 

@@ -1,0 +1,39 @@
+"""Which accounts mepd.conf lets run a UEP, as a value for the launch child."""
+
+from __future__ import annotations
+
+import os
+
+from mepd.config import logindefs
+from mepd.config.launchplan import AccountPolicy
+from mepd.config.settings import Settings
+from mepd.errors import ConfigError
+from mepd.posix import accounts
+
+
+def _gids(settings: Settings) -> tuple[int, ...] | None:
+    """The groups of ``allow_groups``; None if it is not set. Raises ConfigError."""
+    names = settings.mepd.allow_groups
+    try:
+        return tuple(accounts.group_id(name) for name in names) if names else None
+    except KeyError as e:
+        raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
+
+
+def account_policy(settings: Settings, worker_uid: int) -> AccountPolicy:
+    """The policy; mepd's own uids, the worker's and those of programs are never served.
+
+    Raises ConfigError, or KeyError for the account of a program that does not exist.
+    """
+    section = settings.mepd
+    own = {0, os.geteuid(), worker_uid}
+    for program in settings.programs:
+        if program.user:
+            own.add(accounts.lookup(program.user).uid)
+    return AccountPolicy(
+        min_uid=logindefs.uid_min() if section.min_uid is None else section.min_uid,
+        deny_users=section.deny_users,
+        allow_gids=_gids(settings),
+        forbidden_uids=tuple(sorted(own)),
+        name_pattern=section.mapped_name_pattern,
+    )
