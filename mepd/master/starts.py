@@ -24,17 +24,17 @@ from mepd.master.ends import Ends
 from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
+from mepd.master.reports import Reports
 from mepd.master.states import Event, next_state
 from mepd.master.stopping import Stopper
 from mepd.master.table import Uep, UepTable
-from mepd.model import Activity, Stage, StartRequest, UepState
+from mepd.model import Stage, StartRequest, UepState
 from mepd.posix import process
 from mepd.posix.process import ProcessId
 from mepd.wire import codec, start_request
-from mepd.wire.framing import NOTIFY_FRAME_MAX, WORKER_FRAME_MAX
+from mepd.wire.framing import WORKER_FRAME_MAX
 from mepd.wire.stages import (
     FROM_LAUNCH,
-    FROM_UEP,
     Credentials,
     Failed,
     Mapped,
@@ -90,6 +90,7 @@ class Starts:
         self._master_pid = master_pid
         self._endpoint_of = endpoint_of
         self._history = history or History()
+        self._reports = Reports(loop, stopper, self._on_first_report)
         self.accepting = True
         ends.relaunch = self._relaunch
 
@@ -209,13 +210,7 @@ class Starts:
             lambda reason: self._on_stage_closed(uep, beside, reason),
             WORKER_FRAME_MAX,
         )
-        uep.notify = Channel(
-            self._loop,
-            launched.notify,
-            lambda frame: self._on_report(uep, frame),
-            lambda reason: self._on_notify_closed(uep, reason),
-            NOTIFY_FRAME_MAX,
-        )
+        self._reports.listen(uep, launched.notify)
         timeout = self._loop.call_later(self.rules.start_timeout, lambda: self._too_slow(uep))
         uep.timers.append(timeout)
         if beside is None:
@@ -294,25 +289,11 @@ class Starts:
     def _age(self, uep: Uep) -> float:
         return round(self._loop.clock() - uep.started, 3)
 
-    # --- reports ----------------------------------------------------------------------
-    def _on_report(self, uep: Uep, frame: Any) -> None:
-        try:
-            report = codec.decode(frame, FROM_UEP)
-        except WireError as e:
-            log.warning("bad report of %s for %s: %s", uep.name, uep.user, e)
-            return
-        values = {k: v for k, v in codec.encode(report).items() if k != "kind"}
-        uep.activity = Activity(**values)
-        uep.reported = self._loop.clock()
+    def _on_first_report(self, uep: Uep) -> None:
         if uep.state is UepState.LAUNCHING and uep.stages is not None:
             uep.stages.drain()  # the exec comes before the report, also in the log
         if uep.state in (UepState.LAUNCHING, UepState.STARTING):
             self._running(uep)
-
-    def _on_notify_closed(self, uep: Uep, reason: str) -> None:
-        uep.notify = None
-        if reason:
-            log.warning("report channel of %s for %s: %s", uep.name, uep.user, reason)
 
     def _running(self, uep: Uep) -> None:
         uep.state = next_state(uep.state, Event.REPORTED)

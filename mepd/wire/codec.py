@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from mepd.errors import WireError
 
 M = TypeVar("M")
+_INT_MAX = 2**63
+_FLOAT_MAX = 1e18
 
 
 def encode(message: Any) -> dict[str, Any]:
@@ -40,8 +42,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, arg) for arg in typing.get_args(hint))
     if hint is None or hint is type(None):
         return value is None
-    if hint is float:
-        return type(value) in (int, float)
+    if hint is float:  # and no number that ends an addition with an exception
+        return type(value) in (int, float) and abs(value) <= _FLOAT_MAX
+    if hint is int:
+        return type(value) is int and abs(value) < _INT_MAX
     if origin is list:
         (item,) = typing.get_args(hint)
         return type(value) is list and all(_fits(v, item) for v in value)

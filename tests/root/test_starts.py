@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import signal
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -455,3 +456,37 @@ def test_P1_with_pam_in_the_master(make: Make, harper: User, tmp_path: Path) -> 
         assert record.read_text().split() == ["open_session", "close_session"]
     finally:
         path.unlink()
+
+
+HOSTILE = {
+    "a length of 4 GB": "s.sendall(b'\\xff' * 8)",
+    "no JSON": "s.sendall(struct.pack('>I', 3) + b'{{{')",
+    "another kind": "report(kind='Credentials')",
+    "infinity": "report(last_move=float('1e999'))",
+    "an integer of 4,000 digits": "report(heartbeat_period=10**4000 // 1)",
+    "a period without end": "report(heartbeat_period=1e9)",
+    "a negative count": "report(outstanding=-1)",
+    "reports without end": "\nwhile True:\n    report()\n",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_uep_is_stopped_and_others_are_not(
+    make: Make, harper: User, jessie: User, what: str
+) -> None:
+    """What it says ends in no exception, and its silence afterwards is no way to stay."""
+    body = (
+        REPORTER.replace("json.dumps", "(lambda v: json.dumps(v).replace('Infinity', '1e999'))")
+        + "for n in (signal.SIGTERM, signal.SIGPIPE):\n    signal.signal(n, signal.SIG_IGN)\n"
+        + "sys.set_int_max_str_digits(0)\nreport()\n"
+        + f"if os.getuid() == {harper.uid}:\n    try:\n"
+        + textwrap.indent(HOSTILE[what], "        ")
+        + "\n    except OSError:\n        pass\ntime.sleep(600)\n"
+    )
+    h = make(body)
+    good = h.request(ask(jessie))
+    h.run_until(lambda: good in h.settled)
+    bad = h.request(ask(harper))
+    h.run_until(lambda: bad in h.settled and len(h.table) == 1)
+    h.stopper.reap_idle()
+    assert (h.uep().user, h.uep().state) == (jessie.name, UepState.RUNNING)

@@ -95,6 +95,15 @@ def test_an_integer_is_good_for_a_float_but_a_bool_is_not() -> None:
         codec.decode({**obj, "heartbeat_period": True}, ALL)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 10**400, -1e300])
+def test_numbers_beyond_all_use(value: float) -> None:
+    obj = codec.encode(worker.ServeEndpoint("d", None, "u", {}, 30.0))
+    with pytest.raises(WireError, match="wrong type"):
+        codec.decode({**obj, "heartbeat_period": value}, ALL)
+    with pytest.raises(WireError, match="wrong type"):
+        codec.decode({**obj, "amqp_port": 2**63}, ALL)
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

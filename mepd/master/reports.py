@@ -1,0 +1,98 @@
+"""What UEPs say of themselves. They are their users' programs: hostile until proven dull."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mepd.errors import WireError
+from mepd.master.channel import Channel
+from mepd.master.loop import Loop
+from mepd.master.stopping import Stopper
+from mepd.master.table import Uep
+from mepd.model import Activity, UepState
+from mepd.wire import codec
+from mepd.wire.framing import NOTIFY_FRAME_MAX
+from mepd.wire.stages import FROM_UEP
+
+log = logging.getLogger(__name__)
+
+_COUNT_MAX = 2**53
+_SECONDS_MAX = 1e9
+_PERIOD_MAX = 86400.0
+
+
+def activity(report: Any) -> Activity:
+    """The report, if a UEP in its senses can have sent it. Raises WireError.
+
+    A period of a year would be a way never to be found silent.
+    """
+    values = {k: v for k, v in codec.encode(report).items() if k != "kind"}
+    for name in ("received", "outstanding", "done", "soft", "hard"):
+        if not 0 <= values[name] <= _COUNT_MAX:
+            raise WireError(f"{name} is out of range")
+    if not 0 <= values["last_move"] <= _SECONDS_MAX:
+        raise WireError("last_move is out of range")
+    if not 0 < values["heartbeat_period"] <= _PERIOD_MAX:
+        raise WireError("heartbeat_period is out of range")
+    return Activity(**values)
+
+
+@dataclass
+class Bucket:
+    """A token bucket: ``burst`` at once, ``rate`` a second for long. Times in seconds."""
+
+    rate: float
+    burst: float
+    left: float
+    since: float
+
+    def take(self, now: float) -> bool:
+        self.left = min(self.burst, self.left + (now - self.since) * self.rate)
+        self.since = now
+        self.left -= 1
+        return self.left >= 0
+
+
+class Reports:
+    """Listens to UEPs; ``first`` is called with each report of one that was not running.
+
+    One that says what no UEP says, or speaks without end, is listened to no longer and
+    stopped: it could only keep the master busy.
+    """
+
+    RATE = 50.0
+    BURST = 500.0
+
+    def __init__(self, loop: Loop, stopper: Stopper, first: Callable[[Uep], None]) -> None:
+        self._loop = loop
+        self._stopper = stopper
+        self._first = first
+
+    def listen(self, uep: Uep, sock: socket.socket) -> None:
+        bucket = Bucket(self.RATE, self.BURST, self.BURST, self._loop.clock())
+        uep.notify = Channel(
+            self._loop,
+            sock,
+            lambda frame: self._on_report(uep, frame, bucket),
+            lambda reason: self._on_closed(uep, reason),
+            NOTIFY_FRAME_MAX,
+        )
+
+    def _on_report(self, uep: Uep, frame: Any, bucket: Bucket) -> None:
+        """Raises WireError, which closes the channel."""
+        if not bucket.take(self._loop.clock()):
+            raise WireError("it reports without end")
+        uep.activity = activity(codec.decode(frame, FROM_UEP))
+        uep.reported = self._loop.clock()
+        if uep.state in (UepState.LAUNCHING, UepState.STARTING):
+            self._first(uep)
+
+    def _on_closed(self, uep: Uep, reason: str) -> None:
+        uep.notify = None
+        if reason:
+            log.warning("user endpoint broke the protocol: %s %s", reason, uep.label)
+            self._stopper.stop(uep, f"broke the protocol: {reason}")
