@@ -176,10 +176,10 @@ class Supervisor:
 
     def _look_at_idle(self) -> None:
         """Often enough for the shortest heartbeat among the UEPs, seldom when there is none."""
-        self.stopper.reap_idle()
         periods = [u.activity.heartbeat_period for u in self.table if u.activity]
         delay = max(1.0, min(periods, default=30.0) / 3)
-        self.loop.call_later(delay, self._look_at_idle)
+        self.loop.call_later(delay, self._look_at_idle)  # first: whatever happens, look again
+        self.stopper.reap_idle()
 
     def emergency(self) -> None:
         """Kill everything at once: the loop is beyond repair."""
