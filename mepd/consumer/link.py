@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +20,8 @@ from mepd.consumer.broker import BrokerAddress, parse_url
 from mepd.consumer.deliveries import Deliveries, Outbox
 from mepd.consumer.heartbeat import Heartbeat
 from mepd.consumer.notice import Notice
-from mepd.consumer.register import Registration, register
+from mepd.consumer.refresh import Answer, Refresher, ask_service
+from mepd.consumer.register import Registration
 from mepd.consumer.session import Session
 from mepd.errors import ServiceError, WireError
 from mepd.wire.worker import (
@@ -35,8 +35,6 @@ from mepd.wire.worker import (
 _log = logging.getLogger(__name__)
 PREFETCH = 64
 CONSUMER_TAG = "mepd"
-
-Answer = Registration | ServiceError
 
 
 class Carrier(Protocol):
@@ -71,9 +69,9 @@ class EndpointLink:
         self._timer: Any = None
         self._online_since = 0.0
         self._told: tuple[bool, str] | None = None
-        self._known: ServeEndpoint | None = None
-        self._refresher: Any = None
-        self._refreshing = False
+        self._refresher = Refresher(
+            loop, self._ask_service, lambda: self.serve, self._stands, self._refreshed
+        )
         self._draining = False
         self._closed = False
         self._register()
@@ -87,20 +85,7 @@ class EndpointLink:
             self._retry(f"cannot register: {e}")
 
     def _ask_service(self, then: Callable[[ServeEndpoint, Answer], None]) -> None:
-        """In a thread of its own: the service may take its time. Raises RuntimeError."""
-        serve, endpoint_id = self.serve, self._endpoint_id
-
-        def ask() -> None:
-            try:
-                answer: Answer = register(serve, endpoint_id)
-            except ServiceError as e:
-                answer = e
-            except Exception as e:
-                _log.exception("registering endpoint %s", serve.name)
-                answer = ServiceError(f"registering failed: {type(e).__name__}")
-            self._loop.add_callback_threadsafe(lambda: then(serve, answer))
-
-        threading.Thread(target=ask, name="register", daemon=True).start()
+        ask_service(self._loop, self.serve, self._endpoint_id, then)
 
     def _answered(self, serve: ServeEndpoint, answer: Answer) -> None:
         if self._closed or self._draining:
@@ -113,7 +98,7 @@ class EndpointLink:
         self._tell_identities(answer)
         self._endpoint_id = answer.endpoint_id
         self._registration = answer
-        self._known = serve
+        self._refresher.knows(serve)
         self._connect(answer)
 
     def _tell_identities(self, answer: Registration) -> None:
@@ -143,42 +128,17 @@ class EndpointLink:
         if self._draining or same != serve or serve.endpoint_id not in ids:
             return False
         self.serve = serve
-        self._refresh()
+        self._refresher.look()
         return True
 
-    def _refresh(self) -> None:
-        """Tell the service what it does not know, if the link stands; else the next round
-        tells it."""
-        self._refresher = None
-        stale = self._known is not None and not _same_news(self._known, self.serve)
-        if self._closed or self._refreshing or not stale or not self._online_since:
-            return
-        try:
-            self._ask_service(self._refreshed)
-            self._refreshing = True
-        except RuntimeError as e:
-            self._refresh_later(f"cannot register: {e}")
+    def _stands(self) -> bool:
+        return not self._closed and self._session is not None and bool(self._online_since)
 
-    def _refresh_later(self, reason: str) -> None:
-        _log.warning(
-            "endpoint %s: the service does not know its changed configuration: %s; trying"
-            " again in %.0f s", self.serve.name, reason, MAX_S,
-        )  # fmt: skip
-        if self._refresher is None:
-            self._refresher = self._loop.call_later(MAX_S, self._refresh)
-
-    def _refreshed(self, serve: ServeEndpoint, answer: Answer) -> None:
-        self._refreshing = False
-        if self._closed or self._session is None or not self._online_since:
-            return
-        if isinstance(answer, ServiceError):
-            if _same_news(serve, self.serve):
-                self._refresh_later(str(answer))
-            else:
-                self._refresh()  # there is other news meanwhile
-            return
+    def _refreshed(self, answer: Registration) -> None:
+        """The service knows the endpoint as it is now, and may have moved its queue."""
+        assert self._session is not None
         self._tell_identities(answer)
-        old, self._registration, self._known = self._registration, answer, serve
+        old, self._registration = self._registration, answer
         try:
             own = parse_url(answer.command_url, self.serve.amqp_port)
             address = parse_url(answer.heartbeat_url, self.serve.amqp_port)
@@ -192,7 +152,6 @@ class EndpointLink:
         if self._heartbeat is not None:
             self._heartbeat.update(address, answer)
         _log.info("endpoint %s is registered as it is now", self.serve.name)
-        self._refresh()
 
     # --- consuming --------------------------------------------------------------------
     def _connect(self, registration: Registration) -> None:
@@ -240,7 +199,7 @@ class EndpointLink:
         self._online_since = time.monotonic()
         _log.info("endpoint %s listens for start requests", self.serve.name)
         self._tell(True, "")
-        self._loop.call_later(0, self._refresh)
+        self._loop.call_later(0, self._refresher.look)
         try:
             address = parse_url(self._registration.heartbeat_url, self.serve.amqp_port)
         except WireError as e:
@@ -309,10 +268,10 @@ class EndpointLink:
             self._session = None
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timer, self._refresher):
-            if timer is not None:
-                self._loop.remove_timeout(timer)
-        self._timer = self._refresher = None
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+        self._refresher.cancel()
 
     def close(self, done: Callable[[], None] = lambda: None) -> None:
         """Stop: what is unacked goes back to the broker; the last heartbeat says farewell."""
@@ -327,11 +286,6 @@ class EndpointLink:
         else:
             self._heartbeat.say_goodbye(done)
             self._heartbeat = None
-
-
-def _same_news(one: ServeEndpoint, other: ServeEndpoint) -> bool:
-    """Whether the service would be told the same, with the same credential."""
-    return (one.registration, one.credential) == (other.registration, other.credential)
 
 
 def _moved(old: Registration, new: Registration) -> bool:
