@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,14 @@ def _conversation(
     path: Path, verb: str, timeout: float | None, args: dict[str, Any]
 ) -> Iterator[Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(TIMEOUT_S)
         try:
-            sock.connect(str(path))
+            _connect(sock, path)
             _ask(sock, encode_frame(control.request(verb, args), CONTROL_FRAME_MAX))
             sock.settimeout(timeout)
             yield from _answers(sock)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(f"mepd is not running (nobody listens at {path})") from None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise ControlError(
                 f"no answer from {path} in {timeout or TIMEOUT_S:.0f} s", os.EX_TEMPFAIL
             ) from None
@@ -62,6 +62,14 @@ def _conversation(
             raise ControlError(f"{path}: {e.strerror or e}", os.EX_IOERR) from None
         except WireError as e:
             raise ControlError(f"{path}: {e}", os.EX_PROTOCOL) from None
+
+
+def _connect(sock: socket.socket, path: Path) -> None:
+    """Wait in the queue where others have filled it: only a blocking connect(2) does."""
+    patience = struct.pack("ll", int(TIMEOUT_S), 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    sock.connect(str(path))
+    sock.settimeout(TIMEOUT_S)
 
 
 def _ask(sock: socket.socket, frame: bytes) -> None:

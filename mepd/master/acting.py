@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from mepd.errors import ControlError
 from mepd.master import targets
-from mepd.master.asking import Caller, Verb, flag, matches, number, text, texts
+from mepd.master.asking import Caller, Verb, flag, number, text, texts, wanted
 from mepd.master.stopping import Stopper
 from mepd.master.table import Uep, UepTable
 
@@ -35,7 +35,7 @@ class Acting:
         }
 
     def _visible(self, caller: Caller, args: dict[str, Any]) -> list[Uep]:
-        return [u for u in self._c.table if caller.owns(u.uid) and matches(u, args)]
+        return [u for u in filter(wanted(args), self._c.table) if caller.owns(u.uid)]
 
     def _kill(self, caller: Caller, args: dict[str, Any]) -> Any:
         name = signal_name(text(args, "signal") or "TERM")
@@ -69,10 +69,11 @@ class Acting:
 
     def _reap(self, caller: Caller, args: dict[str, Any]) -> Any:
         """What has been idle for as long as its own limits, or ``idle`` seconds, allow."""
+        passes = wanted(args)
         found = [
             (u, f"{reason}, mepctl reap {caller.reason}", reason)
             for u, reason in self._c.stopper.reapable(0, number(args, "idle"))
-            if caller.owns(u.uid) and matches(u, args)
+            if caller.owns(u.uid) and passes(u)
         ]
         if not flag(args, "dry_run"):
             for u, logged, _ in found:

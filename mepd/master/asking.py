@@ -99,12 +99,18 @@ def check_arguments(args: dict[str, Any], known: Collection[str]) -> None:
         raise ControlError(f"unknown argument {unknown[0][:40]!r}", os.EX_USAGE)
 
 
-def matches(uep: Uep, args: dict[str, Any]) -> bool:
-    """Whether a UEP passes the filters ``user`` (a name or a uid), ``endpoint``, ``states``."""
-    user, endpoint = text(args, "user"), text(args, "endpoint")
-    states = texts(args, "states")
-    return (
-        (user is None or user in (uep.user, str(uep.uid)))
-        and (endpoint is None or endpoint in (uep.endpoint, uep.request.mep_id))
-        and (not states or uep.state.value in states)
-    )
+def wanted(args: dict[str, Any]) -> Callable[[Uep], bool]:
+    """Which UEPs pass the filters ``user`` (a name or a uid), ``endpoint`` and ``states``.
+
+    Raises ControlError.
+    """
+    user, endpoint, states = text(args, "user"), text(args, "endpoint"), texts(args, "states")
+
+    def passes(uep: Uep) -> bool:
+        return (
+            (user is None or user in (uep.user, str(uep.uid)))
+            and (endpoint is None or endpoint in (uep.endpoint, uep.request.mep_id))
+            and (not states or uep.state.value in states)
+        )
+
+    return passes

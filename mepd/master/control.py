@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 _REQUEST_MAX = 30.0
 """Seconds for a request to come whole, and for its answer to be read."""
 _UNREAD_MAX = 256 * 1024
-_BACKLOG = 64
+_BACKLOG = 1024
+_ACCEPTED_MAX = 32
+"""Connections to take in one turn of the loop."""
 
 Handler = Callable[[Peer, str, dict[str, Any]], Any]
 
@@ -81,14 +83,19 @@ class ControlServer:
         self._server.close()
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._server.accept()
-        except BlockingIOError:
-            return
-        except OSError as e:
-            log.error("control socket: cannot accept: %s", e)
-            self._pause()
-            return
+        """Faster than one account can knock: who waits behind a flood is soon served."""
+        for _ in range(_ACCEPTED_MAX):
+            try:
+                connection, _ = self._server.accept()
+            except BlockingIOError:
+                return
+            except OSError as e:
+                log.error("control socket: cannot accept: %s", e)
+                self._pause()
+                return
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
         try:
             peer = peer_of(connection)
         except OSError:

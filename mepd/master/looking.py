@@ -10,7 +10,7 @@ import mepd
 from mepd.config.settings import Settings
 from mepd.errors import ControlError
 from mepd.master import targets, views
-from mepd.master.asking import Caller, Verb, flag, matches, needed, text
+from mepd.master.asking import Caller, Verb, flag, needed, text, wanted
 from mepd.master.history import Entry, History
 from mepd.master.later import Stream
 from mepd.master.table import Uep, UepTable
@@ -69,7 +69,8 @@ class Looking:
 
     def _list(self, caller: Caller, args: dict[str, Any]) -> Any:
         now = self._c.now()
-        rows = [self._row(caller, u, now) for u in self.visible(caller) if matches(u, args)]
+        ueps = filter(wanted(args), self.visible(caller))
+        rows = [self._row(caller, u, now) for u in ueps]
         return {"ueps": sorted(rows, key=lambda r: (r["user"], r["name"]))}
 
     def _row(self, caller: Caller, u: Uep, now: float) -> dict[str, Any]:
@@ -111,14 +112,14 @@ class Looking:
         return {"failures": self._views(caller, found)}
 
     def _events(self, caller: Caller, args: dict[str, Any]) -> Any:
-        wanted = _filter(args)
-        first = self._views(caller, filter(wanted, self._c.history.events()))
+        passes = _filter(args)
+        first = self._views(caller, filter(passes, self._c.history.events()))
         if not flag(args, "follow"):
             return {"events": first}
 
         def begin(send: Callable[[Any], None]) -> Callable[[], None]:
             def heard(e: Entry) -> None:
-                if wanted(e) and caller.owns(e.uid):
+                if passes(e) and caller.owns(e.uid):
                     send({"events": [views.entry(e, caller.administrator)]})
 
             return self._c.history.listen(heard)

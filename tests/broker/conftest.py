@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from consumer_fixtures import FakeMaster, FakeService  # noqa: E402
+from mepctl_site import site  # noqa: E402, F401
 from mepd_fixtures import mepd  # noqa: E402, F401
 from rabbit import Rabbit, server_script  # noqa: E402
 

@@ -379,6 +379,21 @@ def test_C2_a_client_that_stalls_or_lies_holds_up_nobody(served: Path) -> None:
         s.close()
 
 
+def test_c2_a_byte_at_a_time_is_cut_off(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request has its time as a whole; that bytes come does not prolong it."""
+    monkeypatch.setattr(control, "_REQUEST_MAX", 1.0)
+    frame = encode_frame(control_wire.request("x", {"long": "x" * 1000}))
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.connect(str(served))
+        begun = time.monotonic()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for n in range(len(frame)):
+                slow.sendall(frame[n : n + 1])
+                time.sleep(0.05)
+        assert 0.9 < time.monotonic() - begun < 20
+    assert ask(served, control_wire.request("x", {}))["ok"]
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     control.listen(tmp_path / "s", 0o600, "root").close()
     control.listen(tmp_path / "s", 0o600, "root").close()
