@@ -106,6 +106,7 @@ def hand_over(
             if fd not in (0, 1, 2, NOTIFY_FD):
                 os.close(fd)
     with stage(Stage.PARENT, "lifeline"):
+        process.reset_signals()
         process.die_with_parent(parent_pid)
     with stage(Stage.EXEC, f"exec {program}"):
         os.execve(program, argv, env)

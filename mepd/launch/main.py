@@ -7,10 +7,12 @@ to the master on a socket that the exec closes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import setproctitle
@@ -45,7 +47,8 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
     user: str | None = None
     try:
         document = _prepare(plan, sockets)
-        resolved = resolve.resolve(plan)
+        with _ending_with(plan.master_pid):
+            resolved = resolve.resolve(plan)
         account = resolved.account
         user = account.name
         setproctitle.setproctitle(f"mepd: launch {user}")
@@ -61,6 +64,21 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
     except Exception as e:
         log.exception("launch child failed")
         return _failed(stages, StageError(Stage.PREPARE, f"({type(e).__name__}) {e}"), user)
+
+
+@contextlib.contextmanager
+def _ending_with(master_pid: int) -> Iterator[None]:
+    """Leave, by way of what cleans up, when the master dies: a mapper is not to outlive it."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(int(Stage.PREPARE))
+
+    signal.signal(signal.SIGTERM, leave)
+    with stage(Stage.PREPARE, "lifeline"):
+        process.die_with_parent(master_pid, signal.SIGTERM)
+    yield
+    process.outlive_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _failed(stages: StageSocket, error: StageError, user: str | None) -> int:
@@ -86,6 +104,9 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets) -> int:
         descriptors.close_all_but([0, 1, 2, *keep])
         process.reset_scheduling()
         process.no_core_dumps()
+        # A mapper that does not read, or a master that is gone, is an error and no death:
+        # a PAM session would stay open.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.chdir("/")
         return descriptors.memory_file("mepd-stdin")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from mepd.posix.parent import die_with_parent as die_with_parent  # noqa: F401
+from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
 _KEEP = (signal.SIGKILL, signal.SIGSTOP)
