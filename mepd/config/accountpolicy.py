@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 
 from mepd.config import logindefs
 from mepd.config.launchplan import AccountPolicy
@@ -20,13 +20,13 @@ def _gids(settings: Settings) -> tuple[int, ...] | None:
         raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
 
 
-def account_policy(settings: Settings, worker_uid: int) -> AccountPolicy:
-    """The policy; mepd's own uids, the worker's and those of programs are never served.
+def account_policy(settings: Settings, own_uids: Iterable[int]) -> AccountPolicy:
+    """The policy; root, mepd's own accounts and those of programs are never served.
 
     Raises ConfigError, or KeyError for the account of a program that does not exist.
     """
     section = settings.mepd
-    own = {0, os.geteuid(), worker_uid}
+    own = {0, *own_uids}
     for program in settings.programs:
         if program.user:
             own.add(accounts.lookup(program.user).uid)

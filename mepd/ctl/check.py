@@ -116,7 +116,7 @@ def _account(settings: Settings) -> str:
 
 
 def _policy(settings: Settings) -> str:
-    policy = account_policy(settings, os.geteuid())
+    policy = account_policy(settings, ())
     groups = settings.mepd.allow_groups
     return f"uid {policy.min_uid} and above" + (f", in {', '.join(groups)}" if groups else "")
 

@@ -76,7 +76,7 @@ def _plan(job: Job, snapshot: EndpointSnapshot, settings: Settings) -> LaunchPla
     return LaunchPlan(
         snapshot=snapshot,
         request=request,
-        policy=account_policy(settings, _worker_uid(settings)),
+        policy=account_policy(settings, (_worker_uid(settings),)),
         master_pid=os.getppid(),
         privileged=True,
         mapper_timeout=settings.mepd.mapper_timeout,
