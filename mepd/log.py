@@ -44,7 +44,7 @@ def message_of(record: logging.LogRecord) -> str:
 def whom(record: logging.LogRecord, message: str) -> str:
     """``[(user, name)] `` where a record is about a UEP that its message does not name."""
     name, user = getattr(record, "uep", ""), getattr(record, "user", "")
-    if not name or (name in message and (not user or f"({user}, " in message)):
+    if not name or (name in message and user in message):
         return ""
     return f"[({user}, {name})] " if user else f"[{name}] "
 
@@ -111,6 +111,19 @@ def configure(title: str, handlers: list[logging.Handler], level: str = "info") 
         root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+class About(logging.Filter):
+    """Puts the UEP that a process is about on its records; ``user`` once it is known."""
+
+    def __init__(self, uep: str) -> None:
+        super().__init__()
+        self.uep = uep
+        self.user = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.uep, record.user = self.uep, self.user
+        return True
 
 
 class RecordChannel:

@@ -62,7 +62,7 @@ def _sections(kind: str, old: tuple[Any, ...], new: tuple[Any, ...]) -> list[str
 def of_settings(old: Settings, new: Settings) -> str:
     """``[mepd] max_ueps, loglevel; [endpoint:gpu] added``; empty if nothing has."""
     said = []
-    for section in ("mepd", "control", "service"):
+    for section in ("mepd", "control", "service", "metrics"):
         keys = _fields(getattr(old, section), getattr(new, section))
         if keys:
             said.append(f"[{section}] {', '.join(keys)}")

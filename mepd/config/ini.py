@@ -15,6 +15,7 @@ from mepd.config.settings import (
     ControlSection,
     EndpointSection,
     MepdSection,
+    MetricsSection,
     ProgramSection,
     ServiceSection,
     Settings,
@@ -42,6 +43,7 @@ MEPD: Keys = {
 }
 CONTROL: Keys = {"file": values.path, "chmod": values.mode, "chown": values.owner}
 SERVICE: Keys = {"url": values.url, "credentials": values.path}
+METRICS: Keys = {"textfile": values.optional_path, "interval": values.interval}
 ENDPOINT: Keys = {"directory": values.path, "autostart": values.boolean}
 PROGRAM: Keys = {
     "command": values.command,
@@ -58,7 +60,13 @@ PROGRAM: Keys = {
     "stdout_logfile": values.path,
 }
 LAYOUT = Layout(
-    plain={"mepd": MEPD, "control": CONTROL, "service": SERVICE, "include": inifile.INCLUDE},
+    plain={
+        "mepd": MEPD,
+        "control": CONTROL,
+        "service": SERVICE,
+        "metrics": METRICS,
+        "include": inifile.INCLUDE,
+    },
     named={"endpoint": ENDPOINT, "program": PROGRAM},
 )
 _REQUIRED = {"endpoint": "directory", "program": "command"}
@@ -76,6 +84,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         mepd=MepdSection(**plain["mepd"]),
         control=ControlSection(**plain["control"]),
         service=ServiceSection(**plain["service"]),
+        metrics=MetricsSection(**plain["metrics"]),
         endpoints=tuple(
             EndpointSection(name=label, **convert(found.sections[name], ENDPOINT, environ))
             for name, label in _labels(found, "endpoint")

@@ -49,6 +49,14 @@ class ServiceSection:
 
 
 @dataclass(frozen=True)
+class MetricsSection:
+    """``[metrics]``: a file for Prometheus, written every ``interval`` seconds."""
+
+    textfile: Path | None = None
+    interval: float = 15.0
+
+
+@dataclass(frozen=True)
 class EndpointSection:
     """``[endpoint:NAME]``"""
 
@@ -92,6 +100,7 @@ class Settings:
     mepd: MepdSection = MepdSection()
     control: ControlSection = ControlSection()
     service: ServiceSection = ServiceSection()
+    metrics: MetricsSection = MetricsSection()
     endpoints: tuple[EndpointSection, ...] = ()
     programs: tuple[ProgramSection, ...] = ()
     files: tuple[Path, ...] = ()

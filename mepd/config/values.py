@@ -111,6 +111,18 @@ def path(value: Value) -> Path:
         raise value.error(f"{value.text!r} names the home of nobody") from None
 
 
+def optional_path(value: Value) -> Path | None:
+    return path(value) if value.text else None
+
+
+def interval(value: Value) -> float:
+    """Seconds between two of something; at least one."""
+    said = seconds(value)
+    if said < 1:
+        raise value.error(f"{value.text!r} is less than a second")
+    return said
+
+
 def level(value: Value) -> str:
     said = {"warn": "warning"}.get(value.text.lower(), value.text.lower())
     if said not in _LEVELS:

@@ -46,11 +46,12 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
     stages = StageSocket(sockets.stages)
     user: str | None = None
     try:
-        document = _prepare(plan, sockets)
+        about = mepdlog.About(plan.request.name)
+        document = _prepare(plan, sockets, about)
         with _ending_with(plan.master_pid):
             resolved = resolve.resolve(plan)
         account = resolved.account
-        user = account.name
+        user = about.user = account.name
         setproctitle.setproctitle(f"mepd: launch {user}")
         stages.send(Mapped(user, account.uid, account.gid, resolved.matched))
         if not stages.verdict().go:
@@ -91,13 +92,14 @@ def _failed(stages: StageSocket, error: StageError, user: str | None) -> int:
     return int(error.stage)
 
 
-def _prepare(plan: LaunchPlan, sockets: LaunchSockets) -> int:
+def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> int:
     """Shed what belongs to the master. Returns the memory file for the stdin document."""
     with stage(Stage.PREPARE, "preparing the child"):
         setproctitle.setproctitle(f"mepd: launch {plan.request.name}")
         handler = sockets.records.child_handler("mepd: launch")
         level = "debug" if plan.debug else logging.getLevelName(logging.getLogger().level)
         mepdlog.configure("mepd: launch", [handler], str(level))
+        handler.addFilter(about)
         keep = [s.fileno() for s in (sockets.stages, sockets.notify, sockets.lifeline) if s]
         keep.append(sockets.records.writer.fileno())
         descriptors.null_stdio()

@@ -20,9 +20,11 @@ from typing import Any
 from mepd.config.settings import MepdSection
 from mepd.log import LEVELS
 from mepd.logwriter import sinks
+from mepd.logwriter.published import Published
 from mepd.posix.parent import die_with_parent
 
 _ALERT_EVERY = 60.0
+_PACKET_MAX = 1024 * 1024
 _LAST_WORDS = 1
 """Seconds to write what is left when the master has gone."""
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1,
@@ -74,6 +76,7 @@ class Writer:
         """Raises OSError, naming the place that cannot be opened."""
         self._sock = sock
         self._alerted = -_ALERT_EVERY
+        self._published = Published()
         self._sinks = []
         for name in section.log_to:
             try:
@@ -84,21 +87,26 @@ class Writer:
 
     def run(self) -> None:
         """Until the master closes its end or is gone."""
-        while True:
+        buffer = bytearray(_PACKET_MAX)
+        try:
+            while size := self._sock.recv_into(buffer):
+                self._handle(json.loads(bytes(buffer[:size])))
+        except ConnectionError:
+            pass
+        self._published.remove()
+
+    def _handle(self, packet: dict[str, Any]) -> None:
+        if "publish" in packet:
             try:
-                data = self._sock.recv(128 * 1024)
-            except ConnectionError:
-                return
-            if not data:
-                return
-            packet = json.loads(data)
+                self._published.replace(packet["path"], packet["publish"])
+            except OSError as e:
+                self.alert(f"{packet['path']} cannot be written: {e.strerror}")
+            return
+        for sink in self._sinks:
             if packet.get("reopen"):
-                for sink in self._sinks:
-                    sink.reopen()
-                continue
-            record = _record(packet)
-            for sink in self._sinks:
-                sink.write(record)
+                sink.reopen()
+            else:
+                sink.write(_record(packet))
 
     def alert(self, text: str) -> None:
         """Tell the master and the system log, now and then: the log itself is what fails.

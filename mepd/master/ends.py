@@ -74,12 +74,12 @@ class Ends:
             log.error(
                 "Unable to start user endpoint %s%s [%s, exit code: %d] %s",
                 uep.name, f" for {uep.user}" if uep.user else "", failure.stage, failure.code,
-                failure.reason,
+                failure.reason, extra=uep.about,
             )  # fmt: skip
             stage, code, how, public = failure.stage, failure.code, failure.reason, failure.public
         else:
             how = uep.stop_reason or describe_end(status)
-            log.error("Start of %s ended before its exec: %s", uep.name, how)
+            log.error("Start of %s ended before its exec: %s", uep.name, how, extra=uep.about)
             stage, code, public = "LAUNCH", _code(status), _died_text(uep, status)
         self._history.note_uep(
             Kind.FAILED, uep, stage=stage, code=code, reason=how, public=public,
@@ -99,11 +99,11 @@ class Ends:
             code=_code(status), reason=describe_end(status) + why, seconds=self._age(uep),
         )  # fmt: skip
         if ended_well(status):
-            log.info(*text)
+            log.info(*text, extra=uep.about)
             if before is not UepState.STOPPING or uep.tokens:
                 self._revive(uep)
             return
-        log.warning(*text)
+        log.warning(*text, extra=uep.about)
         if (
             before is UepState.STOPPING
             and not uep.stop_reason.startswith("hung")
@@ -118,7 +118,7 @@ class Ends:
         if uep.tokens or fresh:
             log.info(
                 "User EP stopped within grace period; using cached arguments to start a new"
-                " instance (name: %s)", uep.name,
+                " instance (name: %s)", uep.name, extra=uep.about,
             )  # fmt: skip
             tokens, uep.tokens = uep.tokens, set()
             self.relaunch(uep.endpoint, uep.revive or uep.request, tokens)

@@ -27,6 +27,7 @@ class Kind(str, enum.Enum):
     STARTED = "started"  # the exec succeeded
     READY = "ready"  # the first report came
     FAILED = "failed"  # a start failed
+    REFRESHED = "refreshed"  # asked for again while it runs
     STOPPED = "stopped"  # ended normally
     DIED = "died"  # ended by a signal or with an exit code
     REAPED = "reaped"  # idle or hung: told to end
@@ -51,6 +52,7 @@ class Entry:
     uid: int = -1
     pid: int | None = None
     username: str = ""
+    identity: str = ""
     stage: str = ""
     code: int | None = None
     seconds: float | None = None
@@ -107,6 +109,7 @@ class History:
             "uid": uep.uid,
             "pid": uep.process.pid,
             "username": uep.request.username,
+            "identity": uep.request.effective_identity,
             "public": fields.get("reason", ""),
         }
         self.note(kind, uep.endpoint, **{**known, **fields})

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from mepd import log as mepdlog
@@ -48,12 +49,14 @@ class LogWriter(logging.Handler):
     def __init__(self, section: MepdSection) -> None:
         """Start the process and wait until it has opened the log. Raises LogFailure."""
         super().__init__()
+        self.restarts = 0
         self.lost = 0
         self.alert = ""
         self.process: ProcessId | None = None
         self._section = section
         self._socket: socket.socket | None = None
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._to_publish = b""
         self._unsaid = 0
         self._blocked = False
         self._loop: Loop | None = None
@@ -135,6 +138,7 @@ class LogWriter(logging.Handler):
         if self._closing or self._loop is None:
             return
         self._failures += 1
+        self.restarts += 1
         delay = decisions.backoff(self._failures - 1)
         log.error("log-writer ended: %s; started again in %.1f s", describe_end(status), delay)
         self._loop.call_later(delay, self._again)
@@ -176,6 +180,9 @@ class LogWriter(logging.Handler):
                 self._socket.send(self._waiting[0], socket.MSG_NOSIGNAL)
                 self._waiting.popleft()
                 self._failures = 0
+            if self._to_publish:
+                self._socket.send(self._to_publish, socket.MSG_NOSIGNAL)
+                self._to_publish = b""
             if self._unsaid:
                 number, self._unsaid = self._unsaid, 0
                 text = f"{number} lines of the log were lost: it was not written fast enough"
@@ -183,12 +190,23 @@ class LogWriter(logging.Handler):
                 self._put(_packet(logging.makeLogRecord({**record, "process": os.getpid()})))
         except OSError:
             pass  # full: the loop looks again; or gone: the reaper tells
-        if self._blocked != bool(self._waiting):
-            self._look(bool(self._waiting))
+        blocked = bool(self._waiting or self._to_publish)
+        if self._blocked != blocked:
+            self._look(blocked)
 
     def reopen(self) -> None:
         """SIGUSR2: the log was moved away."""
         self._put(json.dumps({"reopen": True}).encode())
+
+    def publish(self, path: Path | None, text: str) -> None:
+        """Have ``text`` put into a file as a whole, or with no path the former one removed.
+
+        Only the newest counts: one that waits for older lines is replaced.
+        """
+        packet = {"publish": text, "path": str(path or "")}
+        self._to_publish = json.dumps(packet).encode()
+        if not self._waiting:
+            self._flush()
 
     def close(self) -> None:
         """Let it write what it has, for a moment; then it is over."""

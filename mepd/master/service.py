@@ -67,13 +67,13 @@ class Service:
         self._notifier.tell(WATCHDOG=1)
 
     def _wait_until_ready(self, deadline: float) -> None:
-        """Ready is who can be reached: all endpoints are registered.
+        """Ready is who takes requests: all endpoints are registered and online.
 
         A service that is down for long must not have mepd killed for being slow.
         """
         if self._stopping:
             return
-        missing = any(not e.announced for e in self._endpoints())
+        missing = any(not e.online for e in self._endpoints())
         if missing and self._loop.clock() < deadline:
             self._loop.call_later(_LOOK, lambda: self._wait_until_ready(deadline))
             return

@@ -133,6 +133,12 @@ class Starts:
             log.critical(
                 "start request for %s by identity %s, but it belongs to identity %s: refused",
                 uep.name, request.effective_identity, uep.request.effective_identity,
+                extra=uep.about,
+            )  # fmt: skip
+            self._history.note(
+                Kind.FAILED, endpoint.name, name=request.name, id=request.uep_id,
+                username=request.username, identity=request.effective_identity, stage="REFUSED",
+                reason=f"it belongs to identity {uep.request.effective_identity}", public="",
             )  # fmt: skip
             self._consumer.settle([token])
         elif uep.state in (UepState.RUNNING, UepState.STOPPING, UepState.STARTING) and uep.uid >= 0:
@@ -147,8 +153,8 @@ class Starts:
         public = f"Unable to start user endpoint process [exit code: {int(Stage.PREPARE)}; {text}]"
         self._history.note(
             Kind.FAILED, endpoint, name=request.name, id=request.uep_id,
-            username=request.username, stage=Stage.PREPARE.name, code=int(Stage.PREPARE),
-            reason=reason, public=public,
+            username=request.username, identity=request.effective_identity,
+            stage=Stage.PREPARE.name, code=int(Stage.PREPARE), reason=reason, public=public,
         )  # fmt: skip
         self._consumer.notify_failure(endpoint, request.amqp_creds, public, tokens)
 
@@ -248,7 +254,9 @@ class Starts:
         uep.user, uep.uid = mapped.user, mapped.uid
         assert uep.stages is not None
         if refusal:
-            log.warning("start of %s for %s refused: %s", uep.name, mapped.user, refusal)
+            log.warning(
+                "start of %s for %s refused: %s", uep.name, mapped.user, refusal, extra=uep.about
+            )
             uep.failure = Failed(
                 "REFUSED", int(Stage.PREPARE), refusal,
                 f"Unable to start user endpoint process for {mapped.user} [exit code: "
@@ -270,17 +278,19 @@ class Starts:
         """End of file: the exec succeeded, or the child is dying and will be reaped."""
         uep.stages = None
         if reason:
-            log.error("launch child of %s: %s", uep.name, reason)
+            log.error("launch child of %s: %s", uep.name, reason, extra=uep.about)
             self._stopper.kill(uep, "its launch child broke the protocol")
         if beside is not None or uep.failure is not None or uep.state is not UepState.LAUNCHING:
             return
         if not process.exec_confirmed(uep.process.pid):
             return
         uep.state = next_state(uep.state, Event.EXECED)
-        log.info("Creating new user endpoint (pid: %d) %s", uep.process.pid, uep.label)
+        log.info(
+            "Creating new user endpoint (pid: %d) %s", uep.process.pid, uep.label, extra=uep.about
+        )
         log.info(
             "Command process successfully forked for '%s' (Globus effective identity: %s).",
-            uep.user, uep.request.effective_identity,
+            uep.user, uep.request.effective_identity, extra=uep.about,
         )  # fmt: skip
         self._history.note_uep(Kind.STARTED, uep, seconds=self._age(uep))
         if not uep.reports:
@@ -297,7 +307,9 @@ class Starts:
 
     def _running(self, uep: Uep) -> None:
         uep.state = next_state(uep.state, Event.REPORTED)
-        log.info("User endpoint is ready (pid: %d) %s", uep.process.pid, uep.label)
+        log.info(
+            "User endpoint is ready (pid: %d) %s", uep.process.pid, uep.label, extra=uep.about
+        )
         self._history.note_uep(Kind.READY, uep, seconds=self._age(uep))
         for timer in uep.timers:
             timer.cancel()
@@ -314,7 +326,11 @@ class Starts:
         if mapped.uid != running.uid:
             log.critical(
                 "start request for %s maps to %s, but it runs as %s: refused",
-                running.name, mapped.user, running.user,
+                running.name, mapped.user, running.user, extra=running.about,
+            )  # fmt: skip
+            self._history.note_uep(
+                Kind.FAILED, check, stage="REFUSED", reason=f"it runs as {running.user}",
+                public="",
             )  # fmt: skip
             self._consumer.settle(check.tokens)
             check.tokens = set()
@@ -324,7 +340,9 @@ class Starts:
         log.info(
             "User endpoint %s is already running (pid: %d); updating credentials then caching"
             " arguments in case it's about to shut down", running.name, running.process.pid,
+            extra=running.about,
         )  # fmt: skip
+        self._history.note_uep(Kind.REFRESHED, running)
         endpoint = self._endpoint_of(running.endpoint)
         grace = endpoint.snapshot.grace_period if endpoint else 0.0
         running.revive = check.request
@@ -341,7 +359,9 @@ class Starts:
         check.release()
         tokens, check.tokens = check.tokens, set()
         if check.failure is not None:
-            log.error("start request for %s: %s", check.name, check.failure.reason)
+            log.error(
+                "start request for %s: %s", check.name, check.failure.reason, extra=check.about
+            )
             failure = check.failure
             self._history.note_uep(
                 Kind.FAILED, check, stage=failure.stage, code=failure.code,

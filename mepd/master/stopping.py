@@ -34,7 +34,7 @@ class Stopper:
         uep.state = next_state(uep.state, Event.STOP)
         log.info(
             "Signaling %s to user endpoint (pid: %d): %s %s",
-            _name(signum), uep.process.pid, reason, uep.label,
+            _name(signum), uep.process.pid, reason, uep.label, extra=uep.about,
         )  # fmt: skip
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         there = process.signal_process(uep.process, signum)
@@ -52,8 +52,9 @@ class Stopper:
         uep.stop_reason = uep.stop_reason or reason
         uep.state = next_state(uep.state, Event.STOP)
         log.warning(
-            "Forcibly killing user endpoint (pid: %d): %s %s", uep.process.pid, reason, uep.label
-        )
+            "Forcibly killing user endpoint (pid: %d): %s %s",
+            uep.process.pid, reason, uep.label, extra=uep.about,
+        )  # fmt: skip
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"SIGKILL: {reason}")
         process.kill_tree(uep.process)
 
@@ -62,7 +63,7 @@ class Stopper:
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         log.info(
             "Signaling %s to user endpoint (pid: %d): %s %s",
-            _name(signum), uep.process.pid, reason, uep.label,
+            _name(signum), uep.process.pid, reason, uep.label, extra=uep.about,
         )  # fmt: skip
         return process.signal_process(uep.process, signum)
 
@@ -94,7 +95,7 @@ class Stopper:
         return found
 
     def reap(self, uep: Uep, reason: str) -> None:
-        log.warning("Reaping user endpoint: %s %s", reason, uep.label)
+        log.warning("Reaping user endpoint: %s %s", reason, uep.label, extra=uep.about)
         self._history.note_uep(Kind.REAPED, uep, reason=reason)
         self.stop(uep, reason)
 

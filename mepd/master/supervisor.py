@@ -24,6 +24,7 @@ from mepd.master.history import History, Kind
 from mepd.master.liveconfig import LiveConfig
 from mepd.master.logs import LogWriter
 from mepd.master.loop import Loop
+from mepd.master.observers import Observers
 from mepd.master.programs import Program
 from mepd.master.reaper import Reaper
 from mepd.master.service import Service
@@ -102,6 +103,10 @@ class Supervisor:
             self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading,
             lambda: log_writer.alert,
         )  # fmt: skip
+        self._observers = Observers(
+            self.loop, self.history, self.table, self.endpoints.values, lambda: self.workers,
+            log_writer, lambda: self.config.settings.metrics,
+        )  # fmt: skip
         self._control: control.ControlServer | None = None
         self._console: Console | None = None
 
@@ -152,6 +157,7 @@ class Supervisor:
             worker.start()
         self._look_at_idle()
         self._service.begin()
+        self._observers.begin()
         gc.collect()
         gc.freeze()  # so that a child's collector does not copy the master's pages
         try:

@@ -50,6 +50,11 @@ class Uep:
         """``[(user, name) command]`` as the manual's log lines end."""
         return f"[({self.user}, {self.name}) {self.command}]"
 
+    @property
+    def about(self) -> dict[str, str]:
+        """``extra`` for log lines about this UEP, so that each tells whom it is about."""
+        return {"uep": self.name, "user": self.user}
+
     def release(self) -> None:
         """Close every descriptor and cancel every timer of this entry."""
         for channel in (self.stages, self.notify):

@@ -288,3 +288,39 @@ def test_packets_carry_no_credential(make: Make, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(writer, "_put", packets.append)
     say(writer, "amqp://u:canary@h")
     assert json.loads(packets[0])["message"] == "amqp://***@h"
+
+
+def test_a_published_file_is_whole_replaced_and_removed(make: Make, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.prom", tmp_path / "two.prom"
+    writer = make()
+    writer.publish(one, "x 1\n" * 20_000)
+    wait_for(lambda: one.exists(), 5)
+    assert one.read_text() == "x 1\n" * 20_000 and one.stat().st_mode & 0o777 == 0o644
+    writer.publish(two, "x 2\n")
+    wait_for(lambda: two.exists(), 5)
+    assert not one.exists()
+    writer.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["mepd.log"]
+
+
+def test_a_file_that_cannot_be_published_is_an_alert(
+    make: Make, tmp_path: Path, loop: Loop, reaper: Reaper  # noqa: F811
+) -> None:
+    writer = make()
+    writer.attach(loop, reaper)
+    writer.publish(tmp_path / "no/such.prom", "x 1\n")
+    run_until(loop, lambda: writer.alert)
+    assert "such.prom cannot be written: No such file or directory" in writer.alert
+
+
+def test_publishing_to_a_writer_that_stands_still_keeps_the_newest_only(
+    make: Make, tmp_path: Path, loop: Loop, reaper: Reaper  # noqa: F811
+) -> None:
+    writer = make()
+    writer.attach(loop, reaper)
+    os.kill(pid(writer), signal.SIGSTOP)
+    for n in range(200):
+        writer.publish(tmp_path / "m.prom", f"x {n} " + "y" * 50_000)
+    os.kill(pid(writer), signal.SIGCONT)
+    run_until(loop, lambda: not writer._to_publish)
+    wait_for(lambda: (tmp_path / "m.prom").read_text().startswith("x 199 "), 5)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mepd.log import LineFormatter
 from mepd.model import StartRequest, UepState
 from mepd.posix import process
 from tests.conftest import User, is_gone, wait_for
@@ -75,6 +76,27 @@ def test_O4_lines_of_the_manual_after_the_exec(
     assert (
         f"Command terminated by signal: 15 ({pid}) [({harper.name}, {request.name})" in caplog.text
     )
+
+
+def test_each_line_about_a_uep_names_it_and_its_user(
+    make: Make, harper: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    """grep for the name tells its story: also where the manual's words leave it out."""
+    caplog.set_level("INFO")
+    h, request = make(), ask(harper)
+    token = h.request(request)
+    h.run_until(lambda: token in h.settled)
+    again = h.request(request)
+    h.run_until(lambda: again in h.settled)
+    h.stopper.stop(h.uep(), "test")
+    h.run_until(lambda: not len(h.table))
+    lines = [LineFormatter().format(r) for r in caplog.records if hasattr(r, "uep")]
+    story = ("Creating new", "successfully forked", "is ready", "already running", "Signaling",
+             "Command terminated")  # fmt: skip
+    assert all(any(words in line for line in lines) for words in story)
+    assert all(request.name in line and harper.name in line for line in lines)
+    (forked,) = [line for line in lines if "successfully forked" in line]
+    assert forked.endswith(f"(Globus effective identity: {request.effective_identity}).")
 
 
 def test_O4_no_success_line_for_a_child_that_dies_before_its_exec(

@@ -24,6 +24,7 @@ from mepd.config.settings import (
     EndpointSection,
     EndpointSnapshot,
     MepdSection,
+    MetricsSection,
     ProgramSection,
     ServiceSection,
 )
@@ -69,8 +70,8 @@ def items(block: str) -> dict[str, str]:
 
 HEADINGS = {
     "mepd": "Section mepd", "control": "Section control", "service": "Section service",
-    "include": "Section include", "endpoint": "Sections endpoint:NAME",
-    "program": "Sections program:NAME",
+    "metrics": "Section metrics", "include": "Section include",
+    "endpoint": "Sections endpoint:NAME", "program": "Sections program:NAME",
 }  # fmt: skip
 
 
@@ -111,7 +112,8 @@ def test_every_key_that_counts_only_at_the_start() -> None:
 
 SECTIONS: dict[str, Any] = {
     "mepd": MepdSection, "control": ControlSection, "service": ServiceSection,
-    "endpoint": EndpointSection, "program": ProgramSection,
+    "metrics": MetricsSection, "endpoint": EndpointSection,
+    "program": ProgramSection,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def test_each_commented_key_shows_its_default(tmp_path: Path) -> None:
     path = tmp_path / "mepd.conf"
     path.write_text(re.sub(r"^;(?=[\w\[])", "", CONF.read_text(), flags=re.M))
     settings, default = ini.load(path), Settings(path=path)
-    assert settings.mepd == default.mepd
+    assert settings.mepd == default.mepd and settings.metrics == default.metrics
     assert settings.control == default.control
     assert settings.service.url == default.service.url
     (endpoint,), (program,) = settings.endpoints, settings.programs
@@ -33,7 +33,7 @@ def test_each_commented_key_shows_its_default(tmp_path: Path) -> None:
     assert program.priority == ProgramSection.priority
 
 
-@pytest.mark.parametrize("section", ["mepd", "control", "service", "endpoint"])
+@pytest.mark.parametrize("section", ["mepd", "control", "service", "metrics", "endpoint"])
 def test_each_key_is_there(section: str) -> None:
     keys = {**ini.LAYOUT.plain, **ini.LAYOUT.named}[section]
     text = CONF.read_text()

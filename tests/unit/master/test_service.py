@@ -47,8 +47,8 @@ def manager(tmp_path: Path) -> Manager:
     return Manager(tmp_path / "notify")
 
 
-def endpoint(name: str, announced: bool = False, online: bool = False) -> Any:
-    return SimpleNamespace(name=name, announced=announced, online=online)
+def endpoint(name: str, online: bool = False) -> Any:
+    return SimpleNamespace(name=name, online=online)
 
 
 class Rig:
@@ -69,13 +69,13 @@ class Rig:
             self.loop._turn()
 
 
-def test_ready_when_every_endpoint_is_registered(manager: Manager) -> None:
+def test_ready_when_every_endpoint_is_online(manager: Manager) -> None:
     gpu = endpoint("gpu")
     rig = Rig(manager, gpu)
     rig.service.begin()
     rig.run_for(5)
     assert "READY=1" not in manager.told()
-    gpu.announced = gpu.online = True
+    gpu.online = True
     rig.run_for(1)
     assert manager.told()[-2:] == ["STATUS=1 of 1 endpoint online; 0 user endpoints of 0 users",
                                    "READY=1"]  # fmt: skip
@@ -141,5 +141,5 @@ def test_a_manager_that_is_gone_or_does_not_read_holds_nothing_up(manager: Manag
 
 
 def test_status_line() -> None:
-    line = status_line([endpoint("gpu"), endpoint("cpu", True, True)], [7, 7, 8, -1])
+    line = status_line([endpoint("gpu"), endpoint("cpu", True)], [7, 7, 8, -1])
     assert line == "1 of 2 endpoints online (offline: gpu); 4 user endpoints of 2 users"
