@@ -14,9 +14,10 @@ from mepd.master.reaper import Reaper
 from mepd.master.states import Event, describe_end, ended_well, next_state
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
-from mepd.posix import process
 
 log = logging.getLogger(__name__)
+
+_SWEEP_AGAIN = 0.02
 
 
 class Ends:
@@ -37,6 +38,8 @@ class Ends:
         self._consumer = consumer
         self._endpoint_of = endpoint_of
         self._history = history or History()
+        self._sweeping = False
+        reaper.spares, reaper.on_orphan = self._has_uep, self._orphan_ended
         self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
         self.when_ended: Callable[[str], None] = lambda _endpoint: None
 
@@ -47,7 +50,7 @@ class Ends:
         self._drain_last_words(uep)
         uep.release()
         self._table.remove(uep)
-        self._loop.call_later(0.0, self._kill_strays)
+        self._loop.call_later(0.0, lambda: self._kill_strays(uep.process.pid))
         if before is UepState.LAUNCHING or uep.failure is not None:
             self._start_failed(uep, status)
         else:
@@ -59,11 +62,26 @@ class Ends:
         if uep.stages is not None:
             uep.stages.drain()
 
-    def _kill_strays(self) -> None:
-        """Orphans of the dead: double forks and sessions of their own do not save them."""
-        for stray in self._reaper.strays():
-            log.info("killing an orphan of a user endpoint or program (pid: %d)", stray.pid)
-            process.kill_tree(stray)
+    def _has_uep(self, uid: int) -> bool:
+        """Whether an orphan of this account may belong to a UEP that lives."""
+        return any(uep.uid == uid for uep in self._table)
+
+    def _orphan_ended(self) -> None:
+        """It may have left children, or be one of those that fork and exit without end."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(_SWEEP_AGAIN, self._kill_strays)
+
+    def _kill_strays(self, session: int = 0) -> None:
+        """Orphans of the dead: double forks and sessions of their own do not save them.
+
+        Only its session tells whose an orphan is. Of one with a session of its own the
+        account counts: it is spared for as long as the account has a UEP.
+        """
+        self._sweeping = False
+        found = self._reaper.kill_strays(session)
+        if found:
+            log.info("killed orphans of user endpoints or programs: %d", found)
 
     def _start_failed(self, uep: Uep, status: int) -> None:
         endpoint = self._endpoint_of(uep.endpoint)

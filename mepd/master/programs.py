@@ -114,8 +114,7 @@ class Program:
         self._lifeline, self.process = None, None
         how = describe_end(status)
         log.info("program %s: %s (%d)", self.section.name, how, pid)
-        for stray in self._reaper.strays():
-            process.kill_tree(stray)
+        self._reaper.kill_strays()
         if before is ProgramState.STOPPING:
             self._set(ProgramState.STOPPED, how)
             self.when_stopped()

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 
 import psutil
 
-from mepd.posix.process import ProcessId, identify
+from mepd.posix import process
 
 log = logging.getLogger(__name__)
+
+_TURN_MAX = 500
+"""Children reaped in one turn of the loop; who forks without end must not hold it."""
 
 
 class Reaper:
     """Collects the dead by pid and tells whoever watches each of them.
 
-    The master is a subreaper: orphans of its dead descendants become its children. They
-    are nobody's, so :meth:`strays` finds them to be killed.
+    The master is a subreaper: orphans of its descendants become its children. They are
+    nobody's, so :meth:`kill_strays` ends them, but not those of accounts that ``spares``
+    names: their user endpoint may be alive. ``on_orphan`` is called when one was reaped,
+    whose own children are orphans by then.
     """
 
     def __init__(self) -> None:
+        self.spares: Callable[[int], bool] = lambda _uid: False
+        self.on_orphan: Callable[[], None] = lambda: None
         self._watchers: dict[int, Callable[[int], None]] = {}
-        self._before = frozenset(c.pid for c in psutil.Process().children())
+        self._before = set(process.children())
 
     def watch(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call ``callback`` with the wait status (wait(2)) when ``pid`` has ended."""
         self._watchers[pid] = callback
 
     def collect(self) -> None:
-        """Reap everything that has ended. Each pid is looked at before it is waited for."""
-        while True:
+        """Reap what has ended. Each pid is looked at before it is waited for."""
+        for _ in range(_TURN_MAX):
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
@@ -38,21 +46,39 @@ class Reaper:
             if info is None:
                 return
             _, status = os.waitpid(info.si_pid, 0)
-            callback = self._watchers.pop(info.si_pid, None)
-            if callback is None:
-                log.debug("reaped an orphan (pid: %d)", info.si_pid)
-                continue
-            try:
-                callback(status)
-            except Exception:
-                log.exception("the end of pid %d was not handled", info.si_pid)
+            self._ended(info.si_pid, status)
+        os.kill(os.getpid(), signal.SIGCHLD)  # the rest in the next turn
 
-    def strays(self) -> list[ProcessId]:
-        """Living children of this process that nobody watches."""
-        found = []
-        for child in psutil.Process().children():
-            if child.pid not in self._watchers and child.pid not in self._before:
-                identity = identify(child.pid)
-                if identity is not None:
-                    found.append(identity)
-        return found
+    def _ended(self, pid: int, status: int) -> None:
+        callback = self._watchers.pop(pid, None)
+        if callback is None:
+            self._before.discard(pid)
+            self.on_orphan()
+            return
+        try:
+            callback(status)
+        except Exception:
+            log.exception("the end of pid %d was not handled", pid)
+
+    def strays(self, session: int = 0) -> list[int]:
+        """Children of this process that nobody watches, and that are not spared.
+
+        None of ``session`` is spared: the UEP that began it has ended.
+        """
+        known = self._before.union(self._watchers)
+        return [p for p in process.children() if p not in known and not self._spared(p, session)]
+
+    def _spared(self, pid: int, session: int) -> bool:
+        try:
+            if session and os.getsid(pid) == session:
+                return False
+            return self.spares(psutil.Process(pid).uids().real)
+        except (psutil.Error, ProcessLookupError):
+            return True  # gone
+
+    def kill_strays(self, session: int = 0) -> int:
+        """SIGKILL the strays; how many there were. Their children are next."""
+        found = self.strays(session)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)  # not waited for yet: its pid cannot be another's
+        return len(found)

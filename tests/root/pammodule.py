@@ -82,6 +82,15 @@ def build(folder: Path, name: str = "pam_misbehaves", source: str = SOURCE) -> P
     return module
 
 
+def program(folder: Path, name: str, source: str) -> Path:
+    """A program compiled from C, which everybody may run."""
+    require(shutil.which("gcc") is not None, "gcc")
+    text, target = folder / f"{name}.c", folder / name
+    text.write_text(source)
+    subprocess.run(["gcc", "-O2", "-o", target, text], check=True)
+    return target
+
+
 @contextmanager
 def service(*lines: str) -> Iterator[str]:
     """A file of /etc/pam.d with these lines; its name."""

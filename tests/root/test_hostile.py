@@ -6,12 +6,33 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mepd.posix import process
 from tests.conftest import User, is_gone, need_root, wait_for
 from tests.root import launching, pammodule
+from tests.root.masterparts import REPORTER, Harness
+
+
+Make = Callable[..., Harness]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Harness] = []
+
+    def build(body: str, **rules: Any) -> Harness:
+        snap = launching.snapshot(launching.script(tmp_path, body))
+        made.append(Harness(snap, **rules))
+        return made[-1]
+
+    yield build
+    for harness in made:
+        harness.close()
 
 
 def ask(user: User, **changes: Any) -> Any:
@@ -84,3 +105,73 @@ def test_R1_a_hanging_mapper_and_what_it_forked_do_not_outlive_the_master(
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     wait_for(lambda: all(is_gone(int(p)) for p in seen), 5, "the mapper's end")
+
+
+# A process that is always another one: whoever looks for its pid finds it gone.
+RUNNER = r"""
+#include <fcntl.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    for (;;) {
+        pid_t pid = fork();
+        if (pid > 0)
+            _exit(0);
+        if (pid < 0)
+            usleep(1000);
+    }
+}
+"""
+
+
+def test_R2_a_descendant_that_forks_and_exits_without_end_is_caught(
+    make: Make, harper: User, tmp_path: Path
+) -> None:
+    runner = pammodule.program(tmp_path, "runner", RUNNER)
+    h = make(REPORTER + f"report()\nif os.fork() == 0: os.execv({str(runner)!r}, ['runner'])\n")
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled and not len(h.table))
+
+    def running() -> bool:
+        return any(_uid(p.pid) == harper.uid for p in process.descendants(os.getpid()))
+
+    h.run_until(lambda: not running() and not h.reaper.strays(), 10)
+    h.run_until(lambda: not running(), 10)
+
+
+def _uid(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def test_R3_anothers_end_leaves_the_orphans_of_a_living_uep_alone(
+    make: Make, harper: User, jessie: User, tmp_path: Path
+) -> None:
+    """Daemons that a task started: what Parsl runs locally is one."""
+    tmp_path.chmod(0o777)
+    body = REPORTER + (
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        f"        open({str(tmp_path)!r} + f'/{{os.getuid()}}', 'w').write(str(os.getpid()))\n"
+        "        time.sleep(600)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        f"while not os.path.exists({str(tmp_path)!r} + f'/{{os.getuid()}}'): time.sleep(0.01)\n"
+        "report()\ntime.sleep(600)\n"
+    )
+    h = make(body)
+    ueps = {}
+    for user in (harper, jessie):
+        request = ask(user)
+        token = h.request(request)
+        h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
+        ueps[user.uid] = h.table.get(request.name)
+    daemons = {u: int(wait_for((tmp_path / str(u)).read_text, 5)) for u in ueps}
+    for uid in (harper.uid, jessie.uid):
+        others = [d for u, d in daemons.items() if u != uid and len(h.table) == 2]
+        h.stopper.stop(ueps[uid], "test")
+        h.run_until(lambda uid=uid: is_gone(daemons[uid]))  # type: ignore[misc]
+        assert not any(map(is_gone, others))
