@@ -13,21 +13,30 @@ from sqlalchemy.exc import IntegrityError
 
 from mepd.errors import ConfigError
 from mepd.gateway import keys
+from mepd.gateway.authschema import grants
 from mepd.gateway.schema import clients, identities, tokens
 
 COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
+USED = "used"
+CLOSED = "closed"
+"""The states of an identity: a closed one is refused everywhere."""
 LOCAL_PROVIDER = "6f1e7c0a-6d65-4a70-8000-000000000001"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request: the identity of its token, and the token's scopes."""
+    """Who makes a request: the identity of its token, and the token's scopes.
+
+    ``session_id``: of the login that the token comes from; None for a token of a client or
+    of the administrator.
+    """
 
     identity_id: str
     person: str
     username: str
     scopes: frozenset[str]
     client_id: str | None
+    session_id: str | None = None
 
 
 def identity_json(row: Row[Any]) -> dict[str, Any]:
@@ -66,7 +75,7 @@ def add_identity(
                 organization=organization,
                 identity_provider=LOCAL_PROVIDER,
                 identity_type="login",
-                status="used",
+                status=USED,
             )
         )
     except IntegrityError:
@@ -89,6 +98,17 @@ def link_identities(tx: Connection, first: str, second: str) -> None:
     tx.execute(
         update(identities).where(identities.c.person == b.person).values(person=a.person)
     )
+
+
+def unlink_identity(tx: Connection, key: str) -> None:
+    """Make it a person of its own; the others stay linked. Raises ConfigError."""
+    row = find_identity(tx, key)
+    mates = identities.c.person == row.person
+    others = select(identities.c.id).where(mates, identities.c.id != row.id)
+    left = list(tx.execute(others.order_by(identities.c.username)).scalars())
+    if left and row.id == row.person:
+        tx.execute(update(identities).where(identities.c.id.in_(left)).values(person=left[0]))
+    tx.execute(update(identities).where(identities.c.id == row.id).values(person=row.id))
 
 
 def list_identities(tx: Connection) -> Sequence[Row[Any]]:
@@ -142,14 +162,25 @@ def revoke_client(tx: Connection, client_id: str) -> None:
 
 def check_client(tx: Connection, client_id: str, secret: str) -> str | None:
     """The identity of the client if the secret is right, else None."""
-    row = tx.execute(select(clients).where(clients.c.id == client_id)).first()
+    query = select(clients, identities.c.status).join(
+        identities, identities.c.id == clients.c.identity_id
+    )
+    row = tx.execute(query.where(clients.c.id == client_id)).first()
     stored = row.secret_hash if row is not None else keys.digest("")
     good = keys.matches(secret, stored)
-    return row.identity_id if row is not None and good and not row.revoked else None
+    if row is None or not good or row.revoked or row.status == CLOSED:
+        return None
+    identity: str = row.identity_id
+    return identity
 
 
 def add_token(
-    tx: Connection, identity: str, lifetime: float, scope: str, client_id: str | None = None
+    tx: Connection,
+    identity: str,
+    lifetime: float,
+    scope: str,
+    client_id: str | None = None,
+    grant_id: str | None = None,
 ) -> tuple[str, str]:
     """A new token: its id (for revocation), and itself, shown only now.
 
@@ -163,6 +194,7 @@ def add_token(
             id=ident,
             identity_id=row.id,
             client_id=client_id,
+            grant_id=grant_id,
             scope=scope,
             created=now,
             expires=now + lifetime,
@@ -195,15 +227,27 @@ def revoke_own(tx: Connection, token: str, client_id: str | None) -> None:
 def caller(tx: Connection, token: str) -> Caller | None:
     """Who holds this token; None if it is unknown, expired or revoked."""
     query = (
-        select(tokens, identities.c.person, identities.c.username)
+        select(
+            tokens,
+            identities.c.person,
+            identities.c.username,
+            identities.c.status,
+            grants.c.session_id,
+        )
         .join(identities, identities.c.id == tokens.c.identity_id)
+        .outerjoin(grants, grants.c.id == tokens.c.grant_id)
         .where(tokens.c.hash == keys.digest(token))
     )
     row = tx.execute(query).first()
-    if row is None or row.revoked or row.expires <= time.time():
+    if row is None or row.revoked or row.expires <= time.time() or row.status == CLOSED:
         return None
     return Caller(
-        row.identity_id, row.person, row.username, frozenset(row.scope.split()), row.client_id
+        row.identity_id,
+        row.person,
+        row.username,
+        frozenset(row.scope.split()),
+        row.client_id,
+        row.session_id,
     )
 
 

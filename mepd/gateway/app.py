@@ -13,9 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mepd import __version__
-from mepd.gateway import routes_broker, routes_oauth, routes_registry, routes_tasks
+from mepd.gateway import routes_broker, routes_registry, routes_tasks
 from mepd.gateway.failures import ApiError, BrokerDown, StoreUnavailable, invalid, unavailable
 from mepd.gateway.limits import BodyLimit
+from mepd.gateway.login import routes as routes_login
+from mepd.gateway.oauth import routes_authorize, routes_info, routes_token
+from mepd.gateway.oauth.errors import OAuthError
+from mepd.gateway.policy import routes as routes_policy
 from mepd.gateway.service import Service
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ def _api_error(_request: Request, error: Exception) -> Response:
 
 
 def _oauth_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, routes_oauth.OAuthError)
+    assert isinstance(error, OAuthError)
     return error.response()
 
 
@@ -97,7 +101,11 @@ def create_app(service: Service) -> FastAPI:
     for router in (
         routes_registry.router,
         routes_tasks.router,
-        routes_oauth.router,
+        routes_authorize.router,
+        routes_token.router,
+        routes_info.router,
+        routes_policy.router,
+        routes_login.router,
         routes_broker.router,
     ):
         app.include_router(router)
@@ -111,7 +119,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.body_max, timeout=settings.body_timeout)
     app.add_middleware(Guard)
     app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(routes_oauth.OAuthError, _oauth_error)
+    app.add_exception_handler(OAuthError, _oauth_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(StoreUnavailable, _unavailable)

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from mepd.gateway import accounts
 from mepd.gateway.accounts import Caller
 from mepd.gateway.failures import forbidden, unauthenticated
+from mepd.gateway.oauth.scopes import MANAGE_PROJECTS
 from mepd.gateway.service import Service
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this service")
@@ -50,5 +51,14 @@ async def auth_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
     return caller
 
 
+async def project_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
+    """Raises ApiError 401, or 403 for a token of another scope."""
+    if MANAGE_PROJECTS not in caller.scopes:
+        raise forbidden("The token lacks the scope manage_projects")
+    return caller
+
+
+AnyCaller = Annotated[Caller, Depends(any_caller)]
 ComputeCaller = Annotated[Caller, Depends(compute_caller)]
 AuthCaller = Annotated[Caller, Depends(auth_caller)]
+ProjectCaller = Annotated[Caller, Depends(project_caller)]

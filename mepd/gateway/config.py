@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import socket
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,13 @@ from typing import Any
 import yaml
 
 from mepd.errors import ConfigError
+from mepd.gateway.login.config import (
+    CLAIM_KEYS,
+    OIDC_KEYS,
+    OidcSettings,
+    check_url,
+    oidc_settings,
+)
 from mepd.gateway.names import PublicBroker
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -31,6 +39,11 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "body_max": int,
     "body_timeout": (int, float),
     "broker_auth_from": list,
+    "public_url": str,
+    "refresh_lifetime": (int, float),
+    "session_lifetime": (int, float),
+    "password_login": bool,
+    "oidc": dict,
 }
 _BROKER_KEYS: dict[str, type | tuple[type, ...]] = {
     "host": str,
@@ -66,6 +79,11 @@ class Settings:
     body_max: int = 10 * 1024 * 1024
     body_timeout: float = 30.0
     broker_auth_from: tuple[str, ...] = ("127.0.0.1", "::1")
+    public_url: str = "http://127.0.0.1:5000"
+    refresh_lifetime: float = 180 * 86400.0
+    session_lifetime: float = 12 * 3600.0
+    password_login: bool = True
+    oidc: OidcSettings | None = None
 
 
 def _check_keys(
@@ -90,8 +108,14 @@ def _address(text: str, path: Path) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def read_credentials(path: Path) -> tuple[str, str]:
-    """User and password of a broker's administrator: ``{"username":, "password":}``.
+ACCOUNT_NAMES = ("username", "password")
+CLIENT_NAMES = ("client_id", "client_secret")
+
+
+def read_credentials(
+    path: Path, names: tuple[str, str] = ACCOUNT_NAMES
+) -> tuple[str, str]:
+    """Two values of a JSON object: by default user and password of a broker's administrator.
 
     Raises ConfigError, also when others can read the file.
     """
@@ -105,10 +129,9 @@ def read_credentials(path: Path) -> tuple[str, str]:
         raise ConfigError("not JSON", str(path)) from None
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError("holds a password and is open to others; chmod 600", str(path))
-    names = ("username", "password")
     if not isinstance(value, dict) or not all(isinstance(value.get(n), str) for n in names):
-        raise ConfigError("must be an object of username and password", str(path))
-    return value["username"], value["password"]
+        raise ConfigError(f"must be an object of {' and '.join(names)}", str(path))
+    return value[names[0]], value[names[1]]
 
 
 def load(path: Path) -> Settings:
@@ -154,6 +177,33 @@ def _tls(document: dict[str, Any], host: str, path: Path) -> dict[str, str]:
     return given
 
 
+def _public_url(document: dict[str, Any], host: str, port: int, path: Path) -> str:
+    """Where browsers and clients find the gateway."""
+    if "public_url" in document:
+        return check_url(document["public_url"], "public_url", path)
+    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'https' if 'tls_key' in document else 'http'}://{shown}:{port}"
+
+
+def _login(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """How people log in: by password, unless there is an external provider."""
+    oidc = document.get("oidc")
+    if oidc is None:
+        if document.get("password_login") is False:
+            raise ConfigError("without password_login there must be oidc", str(path))
+        return {}
+    _check_keys(oidc, OIDC_KEYS, "oidc.", path)
+    _check_keys(oidc.get("claims", {}), CLAIM_KEYS, "oidc.claims.", path)
+    if "credentials" not in oidc:
+        raise ConfigError("oidc.credentials is missing", str(path))
+    credentials = read_credentials(path.parent / oidc["credentials"], CLIENT_NAMES)
+    return {
+        "oidc": oidc_settings(oidc, credentials, path),
+        "password_login": document.get("password_login", False),
+    }
+
+
 def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> Settings:
     host, port = _address(document.get("listen", "127.0.0.1:5000"), path)
     user, password = read_credentials(path.parent / broker["credentials"])
@@ -167,6 +217,8 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
             "keep_results",
             "max_waiting",
             "token_lifetime",
+            "refresh_lifetime",
+            "session_lifetime",
             "body_max",
             "body_timeout",
         )
@@ -175,6 +227,8 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
     if "broker_auth_from" in document:
         optional["broker_auth_from"] = tuple(str(a) for a in document["broker_auth_from"])
     optional.update(_tls(document, host, path))
+    optional.update(_login(document, path))
+    optional["public_url"] = _public_url(document, host, port, path)
     return Settings(
         host=host,
         port=port,

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from mepd.errors import ConfigError
+from mepd.gateway import authschema  # noqa: F401  its tables are in the same metadata
 from mepd.gateway import schema
 from mepd.gateway.failures import StoreUnavailable
 

@@ -19,7 +19,7 @@ import setproctitle
 from mepd import __version__
 from mepd import log as mepd_log
 from mepd.errors import ConfigError, MepdError
-from mepd.gateway import admin, brokernode
+from mepd.gateway import admin, admin_users, brokernode
 from mepd.gateway.config import Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,10 +103,10 @@ def serve(config: Path) -> None:
     sys.exit(asyncio.run(_serve(settings)))
 
 
-for _group in (admin.identity, admin.client, admin.token):
+for _group in (admin_users.user, admin.identity, admin.client, admin.token):
     main.add_command(_group)
 for _command in (brokernode.broker_config, brokernode.broker):
     main.add_command(_command)
-for _leaf in (*admin.COMMANDS, brokernode.broker_config, brokernode.broker):
+for _leaf in (*admin_users.COMMANDS, *admin.COMMANDS, brokernode.broker_config, brokernode.broker):
     if _leaf.callback is not None:
         _leaf.callback = _clean_errors(_leaf.callback)

@@ -38,6 +38,8 @@ class EndpointBody(Body):
     metadata: dict[str, Any] | None = None
     allowed_functions: Annotated[list[Uuid], Field(max_length=10_000)] | None = None
     admins: Annotated[list[Uuid], Field(max_length=1000)] | None = None
+    authentication_policy: Uuid | None = None
+    high_assurance: bool = False
 
 
 class SubmitBody(Body):

@@ -11,8 +11,11 @@ from mepd.gateway import brokeraccounts, names, registry, taskstore
 from mepd.gateway.accounts import Caller
 from mepd.gateway.callers import ComputeCaller, ServiceDep
 from mepd.gateway.dispatch import declare_command_queue
-from mepd.gateway.failures import BrokerDown, forbidden, not_found, unavailable
+from mepd.gateway.failures import BrokerDown, forbidden, invalid, not_found, unavailable
 from mepd.gateway.models import EndpointBody, FunctionBody, Uuid
+from mepd.gateway.policy import enforce
+from mepd.gateway.policy import store as policy_store
+from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.schema import DONE, SENT, STORED
 from mepd.gateway.service import Service
 from mepd.gateway.strict import StrictRoute
@@ -93,12 +96,19 @@ async def delete_function(
 
 
 # --- endpoints ------------------------------------------------------------------------
-async def _endpoint(endpoint_id: Uuid, caller: ComputeCaller, service: ServiceDep) -> Row[Any]:
-    """The endpoint, if the caller may see it. Raises ApiError 404."""
-    row = await service.db.aread(registry.get_endpoint, endpoint_id)
+def _visible(tx: Connection, endpoint_id: str, caller: Caller, cache: PolicyCache) -> Row[Any]:
+    """Its managers see an endpoint whatever its authentication policy says."""
+    row = registry.get_endpoint(tx, endpoint_id)
     if row is None or not registry.may_see(row, caller.identity_id):
         raise not_found("Endpoint", endpoint_id)
+    if not registry.may_manage(row, caller.identity_id):
+        enforce.check(tx, cache, row, caller)
     return row
+
+
+async def _endpoint(endpoint_id: Uuid, caller: ComputeCaller, service: ServiceDep) -> Row[Any]:
+    """The endpoint, if the caller may see it. Raises ApiError 404, or PolicyError."""
+    return await service.db.aread(_visible, endpoint_id, caller, service.policies)
 
 
 VisibleEndpoint = Annotated[Row[Any], Depends(_endpoint)]
@@ -118,13 +128,26 @@ def _values(body: EndpointBody) -> dict[str, Any]:
         "meta": body.metadata,
         "admins": body.admins or [],
         "allowed_functions": body.allowed_functions,
+        "authentication_policy": body.authentication_policy,
+        "high_assurance": body.high_assurance,
     }
+
+
+def _check_policy(tx: Connection, values: dict[str, Any]) -> None:
+    """Raises ApiError for a policy that is not there, or too weak for high assurance."""
+    ident = values["authentication_policy"]
+    policy = policy_store.load_policy(tx, ident) if ident is not None else None
+    if ident is not None and policy is None:
+        raise invalid(f"authentication_policy {ident} is not known here")
+    if values["high_assurance"] and (policy is None or not policy.high_assurance):
+        raise invalid("high_assurance needs an authentication_policy of high assurance")
 
 
 def _register(
     tx: Connection, endpoint_id: str | None, owner: str, values: dict[str, Any]
 ) -> tuple[str, str, str]:
     """Id, and broker account with its password."""
+    _check_policy(tx, values)
     if endpoint_id is None:
         endpoint_id = registry.add_endpoint(tx, owner, values)
     else:
@@ -177,6 +200,8 @@ def endpoint_json(row: Row[Any], online: bool) -> dict[str, Any]:
         "public": row.public,
         "admins": row.admins,
         "allowed_functions": row.allowed_functions,
+        "authentication_policy": row.authentication_policy,
+        "high_assurance": row.high_assurance,
         "metadata": row.meta,
         "status": "online" if online else "offline",
     }

@@ -55,6 +55,7 @@ tokens = Table(
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
     Column("revoked", Boolean, nullable=False, default=False),
+    Column("grant_id", String(36), index=True),
 )
 
 functions = Table(
@@ -83,6 +84,8 @@ endpoints = Table(
     Column("meta", JSON),
     Column("admins", JSON, nullable=False),
     Column("allowed_functions", JSON),
+    Column("authentication_policy", String(36)),
+    Column("high_assurance", Boolean, nullable=False, default=False),
     Column("created", Float, nullable=False),
     Column("online_until", Float, nullable=False, default=0.0),
     Column("heartbeat_period", Float, nullable=False, default=30.0),

@@ -20,6 +20,11 @@ from mepd.gateway.config import Settings
 from mepd.gateway.database import Database
 from mepd.gateway.dispatch import Dispatcher, is_listening
 from mepd.gateway.failures import BrokerDown, StoreUnavailable
+from mepd.gateway.login import attempts
+from mepd.gateway.login import sessions as browser_sessions
+from mepd.gateway.login.desk import Desk
+from mepd.gateway.oauth import grants
+from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.presence import Presence, period_of
 from mepd.gateway.relay import Relay
 from mepd.gateway.revive import Reviver
@@ -44,6 +49,8 @@ class Service:
         self.settings = settings
         self.db = db
         self.failed = False
+        self.desk = Desk(db, settings.public_url, settings.oidc)
+        self.policies = PolicyCache()
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.link = Link(_parameters(settings), self._up, self._down)
         self.presence = Presence(on_gone=self._gone, on_online=self._came)
@@ -193,7 +200,13 @@ class Service:
             now = time.time()
             try:
                 await self.db.awrite(taskstore.expire, now - self.settings.keep_results)
-                await self.db.awrite(accounts.purge_tokens, now)
+                for purge in (
+                    accounts.purge_tokens,
+                    grants.purge,
+                    attempts.purge,
+                    browser_sessions.purge,
+                ):
+                    await self.db.awrite(purge, now)
             except StoreUnavailable as e:
                 log.warning("housekeeping: %s", e)
 

@@ -23,6 +23,8 @@ from mepd.gateway.failures import (
     unavailable,
 )
 from mepd.gateway.models import TASKS_MAX, SubmitBody
+from mepd.gateway.policy import enforce
+from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.service import Service
 from mepd.gateway.starts import Uep, uep_of
 from mepd.gateway.taskstore import NewTask, Outgoing
@@ -54,7 +56,7 @@ def _check_size(body: SubmitBody) -> None:
 
 
 def _check(
-    tx: Connection, caller: Caller, endpoint_id: str, body: SubmitBody
+    tx: Connection, caller: Caller, endpoint_id: str, body: SubmitBody, cache: PolicyCache
 ) -> tuple[dict[str, Row[Any]], Row[Any] | None]:
     """The functions by id, and the user endpoint's row if it is known. Raises ApiError."""
     endpoint = registry.get_endpoint(tx, endpoint_id)
@@ -62,6 +64,7 @@ def _check(
         raise not_found("Endpoint", endpoint_id)
     if not registry.may_submit(endpoint, caller.identity_id):
         raise forbidden(f"Endpoint {endpoint_id} takes tasks of its owner only")
+    enforce.check(tx, cache, endpoint, caller)
     functions = registry.get_functions(tx, body.tasks, caller.identity_id)
     for function_id in body.tasks:
         if function_id not in functions:
@@ -158,7 +161,9 @@ async def submit(
 ) -> Accepted:
     """Raises ApiError; nothing of the tasks is stored then."""
     _check_size(body)
-    functions, row = await service.db.aread(_check, caller, endpoint_id, body)
+    functions, row = await service.db.aread(
+        _check, caller, endpoint_id, body, service.policies
+    )
     group_id = body.task_group_id or str(uuid.uuid4())
     try:
         if body.create_queue:

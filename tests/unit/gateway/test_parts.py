@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mepd.errors import ConfigError
-from mepd.gateway import accounts, brokernode, config, names, routes_oauth
+from mepd.gateway import accounts, brokernode, config, names
+from mepd.gateway.oauth.errors import OAuthError
+from mepd.gateway.oauth.scopes import group_scopes
 from mepd.gateway.failures import ApiError
 from mepd.gateway.models import FunctionBody
 from mepd.gateway.routes_registry import packed_code
@@ -102,11 +104,11 @@ def test_the_nodes_files_are_private_and_repeatable(tmp_path: Path) -> None:
 
 def test_scopes_by_resource_server() -> None:
     compute = accounts.COMPUTE_SCOPE
-    groups = routes_oauth.group_scopes(f"openid {compute} email openid")
+    groups = group_scopes(f"openid {compute} email openid")
     assert groups == {"auth.globus.org": ["openid", "email"], "funcx_service": [compute]}
-    assert routes_oauth.group_scopes("") == {"funcx_service": [compute]}
-    with pytest.raises(routes_oauth.OAuthError):
-        routes_oauth.group_scopes("openid transfer")
+    assert group_scopes("") == {"funcx_service": [compute]}
+    with pytest.raises(OAuthError):
+        group_scopes("openid transfer")
 
 
 def test_source_code_becomes_a_packed_buffer() -> None:

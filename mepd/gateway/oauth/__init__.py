@@ -1,0 +1,1 @@
+"""OAuth 2.0 and OpenID Connect, as far as stock clients use them."""

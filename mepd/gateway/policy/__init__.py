@@ -1,0 +1,1 @@
+"""Authentication policies: who may use an endpoint, and how lately he must have logged in."""
