@@ -90,8 +90,8 @@ class Manager:
         mapping = self.folder / "example_identity_mapping_config.json"
         shutil.copy(site.demo.dir / "demo.bak" / mapping.name, mapping)
         (self.folder / "config.yaml").write_text(
-            "display_name: the peer\nemail: root@example.org\nlocal_compute_services: true\npublic: true\n"
-            f"identity_mapping_config_path: {mapping}\n"
+            "display_name: the peer\nemail: root@example.org\npublic: true\n"
+            f"local_compute_services: true\nidentity_mapping_config_path: {mapping}\n"
         )
         (self.folder / "user_config_template.yaml.j2").write_text(TEMPLATE)
         (self.folder / "user_environment.yaml").write_text(f"PATH: {peer}/bin:/usr/bin:/bin\n")
