@@ -51,7 +51,10 @@ def _conversation(
             sock.settimeout(timeout)
             yield from _answers(sock)
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(f"mepd is not running (nobody listens at {path})") from None
+            raise NotRunning(
+                f"mepd is not running: nobody listens at {path}; start mepd, or name its socket"
+                " with -s"
+            ) from None
         except (TimeoutError, BlockingIOError):
             raise ControlError(
                 f"no answer from {path} in {timeout or TIMEOUT_S:.0f} s", os.EX_TEMPFAIL

@@ -34,10 +34,14 @@ class Target:
         path = self.config or DEFAULT_CONFIG
         try:
             return ini.load_control(path).file
-        except (FileNotFoundError, PermissionError):
+        except PermissionError as e:
+            if self.config is not None:
+                text = f"{explain(e)}; name the control socket with -s"
+                raise ControlError(text, os.EX_NOPERM) from None
+        except FileNotFoundError:
             if self.config is not None:
                 raise
-            return ControlSection().file
+        return ControlSection().file
 
     def call(self, verb: str, **args: Any) -> Any:
         """Ask mepd. Raises ControlError."""

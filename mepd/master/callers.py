@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 
 PER_UID = 8
-PER_ROOT = 32
-TOTAL = 64
+PER_ADMINISTRATOR = 32
+TOTAL = 256
 RATE = 20.0
 BURST = 40.0
 _BUCKETS_MAX = 4096
@@ -15,35 +15,36 @@ _BUCKETS_MAX = 4096
 
 class Callers:
     """Connections by uid, and a bucket of requests for each: ``BURST`` at once, ``RATE`` a
-    second. Root waits for nobody, and its places are its own."""
+    second. Administrators wait for nobody, and their places are their own."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._open: Counter[int] = Counter()
+        self._ordinary = 0
         self._buckets: dict[int, tuple[float, float]] = {}
 
-    def refusal(self, uid: int) -> str | None:
+    def refusal(self, uid: int, administrator: bool) -> str | None:
         """Why a further connection of ``uid`` is not taken."""
-        mine = self._open[uid]
-        if uid == 0:
-            return "too many connections of root" if mine >= PER_ROOT else None
-        if mine >= PER_UID:
-            return f"too many connections of uid {uid} (at most {PER_UID})"
-        if sum(n for other, n in self._open.items() if other != 0) >= TOTAL:
+        most = PER_ADMINISTRATOR if administrator else PER_UID
+        if self._open[uid] >= most:
+            return f"too many connections of uid {uid} (at most {most})"
+        if not administrator and self._ordinary >= TOTAL:
             return f"too many connections (at most {TOTAL})"
         return None
 
-    def came(self, uid: int) -> None:
+    def came(self, uid: int, administrator: bool) -> None:
         self._open[uid] += 1
+        self._ordinary += not administrator
 
-    def left(self, uid: int) -> None:
+    def left(self, uid: int, administrator: bool) -> None:
         self._open[uid] -= 1
+        self._ordinary -= not administrator
         if self._open[uid] <= 0:
             del self._open[uid]
 
-    def wait(self, uid: int) -> float:
+    def wait(self, uid: int, administrator: bool) -> float:
         """Seconds that a request of ``uid`` must wait for its turn; it counts from now on."""
-        if uid == 0:
+        if administrator:
             return 0.0
         now = self._clock()
         tokens, at = self._buckets.get(uid, (BURST, now))

@@ -9,6 +9,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,17 @@ class ControlServer:
     take all places, and one that asks without end waits its turn.
     """
 
-    def __init__(self, loop: Loop, server: socket.socket, handle: Handler) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        server: socket.socket,
+        handle: Handler,
+        is_administrator: Callable[[Peer], bool] = lambda peer: peer.uid == 0,
+    ) -> None:
         self._loop = loop
         self._server = server
         self._handle = handle
+        self._is_administrator = is_administrator
         self._callers = Callers(loop.clock)
         loop.watch(server.fileno(), self._accept)
 
@@ -101,9 +109,10 @@ class ControlServer:
         except OSError:
             connection.close()
             return
-        refusal = self._callers.refusal(peer.uid)
+        place = _Place(self._callers, peer, self._is_administrator(peer))
+        refusal = place.refusal()
         if refusal is None:
-            _Conversation(self._loop, connection, peer, self._callers, self._handle)
+            _Conversation(self._loop, connection, place, self._handle)
         else:
             _turn_away(connection, refusal)
 
@@ -128,20 +137,35 @@ def _turn_away(connection: socket.socket, refusal: str) -> None:
     connection.close()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """One caller among the callers."""
+
+    callers: Callers
+    peer: Peer
+    administrator: bool
+
+    def refusal(self) -> str | None:
+        return self.callers.refusal(self.peer.uid, self.administrator)
+
+    def take(self) -> None:
+        self.callers.came(self.peer.uid, self.administrator)
+
+    def leave(self) -> None:
+        self.callers.left(self.peer.uid, self.administrator)
+
+    def wait(self) -> float:
+        return self.callers.wait(self.peer.uid, self.administrator)
+
+
 class _Conversation:
     """One connection: a request, and an answer now, later, or without end."""
 
     def __init__(
-        self,
-        loop: Loop,
-        connection: socket.socket,
-        peer: Peer,
-        callers: Callers,
-        handle: Handler,
+        self, loop: Loop, connection: socket.socket, place: _Place, handle: Handler
     ) -> None:
         self._loop = loop
-        self._peer = peer
-        self._callers = callers
+        self._place = place
         self._handle = handle
         self._asked = False
         self._leave: Callable[[], None] = lambda: None
@@ -150,11 +174,11 @@ class _Conversation:
             last_word=lambda reason: control.refusal(reason, os.EX_USAGE),
         )  # fmt: skip
         self._timer: Timer = loop.call_later(_REQUEST_MAX, self._close)
-        callers.came(peer.uid)
+        place.take()
 
     def _closed(self, _reason: str) -> None:
         self._timer.cancel()
-        self._callers.left(self._peer.uid)
+        self._place.leave()
         self._leave()
 
     def _close(self) -> None:
@@ -166,7 +190,7 @@ class _Conversation:
             self._close()
             return
         self._asked = True
-        wait = self._callers.wait(self._peer.uid)
+        wait = self._place.wait()
         if not wait:
             self._answer(frame)
             return
@@ -191,7 +215,7 @@ class _Conversation:
     def _result(self, frame: Any) -> Any:
         try:
             verb, args = control.parse_request(frame)
-            return self._handle(self._peer, verb, args)
+            return self._handle(self._place.peer, verb, args)
         except WireError as e:
             return ControlError(str(e), os.EX_USAGE)
         except ControlError as e:

@@ -144,7 +144,9 @@ class Supervisor:
         server = control.listen(section.file, section.chmod, section.chown)
         _, gid = control.owner(section.chown)
         verbs = Verbs(self, gid)
-        self._control = control.ControlServer(self.loop, server, verbs.handle)
+        self._control = control.ControlServer(
+            self.loop, server, verbs.handle, verbs.is_administrator
+        )
 
     def run(self, on_terminal: bool) -> int:
         """Supervise until told to stop. Returns the exit code. Raises LoopFailure."""

@@ -30,12 +30,15 @@ class Verbs:
             **steering.Steering(commander).table(),
         }
 
+    def is_administrator(self, peer: Peer) -> bool:
+        return is_administrator(peer, self._group)
+
     def handle(self, peer: Peer, verb: str, args: dict[str, Any]) -> Any:
         """Data, a Later or a Stream. Raises ControlError."""
         if verb not in self._table:
             raise ControlError(f"unknown verb {verb[:40]!r}", os.EX_USAGE)
         entry = self._table[verb]
-        caller = Caller(peer, is_administrator(peer, self._group))
+        caller = Caller(peer, self.is_administrator(peer))
         if entry.restricted and not caller.administrator:
             raise ControlError(
                 f"{verb}: only root and the group of [control] chown may; uid {peer.uid} is not"

@@ -64,7 +64,8 @@ class TestStatus:
         done = mepctl("-s", tmp_path / "none.sock", "status")
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr == (
-            f"mepctl: mepd is not running (nobody listens at {tmp_path}/none.sock)\n"
+            f"mepctl: mepd is not running: nobody listens at {tmp_path}/none.sock; start mepd,"
+            " or name its socket with -s\n"
         )
 
     def test_stale_socket_is_3(self, tmp_path: Path) -> None:
@@ -204,6 +205,15 @@ class TestWhichMepd:
         conf.write_text("[control]\nfile = mepd.sock\n")
         assert mepctl("-c", conf, "status").returncode == 0
         assert mepctl("status", MEPD_CONFIG=str(conf)).returncode == 0
+
+    def test_after_the_command_as_before_it(self, server: FakeMepd, tmp_path: Path) -> None:
+        conf = tmp_path / "mepd.conf"
+        conf.write_text("[control]\nfile = mepd.sock\n")
+        assert mepctl("list", "-s", server.path).returncode == 0
+        assert mepctl("-s", "/none", "status", "--socket", server.path).returncode == 0
+        assert mepctl("list", "-c", conf, "--json").returncode == 0
+        assert mepctl("kill", "e909", "--configuration", conf).returncode == 0
+        assert mepctl("list", "-s", tmp_path / "none").returncode == os.EX_UNAVAILABLE
 
     def test_a_wrong_configuration(self, tmp_path: Path) -> None:
         conf = tmp_path / "mepd.conf"
