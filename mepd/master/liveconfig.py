@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from mepd.config import folder, watchplan
+from mepd.config import watchplan
 from mepd.config.settings import EndpointSection, EndpointSnapshot, ProgramSection, Settings
 from mepd.config.watchplan import WatchPlan
 from mepd.errors import ConfigError
-from mepd.master import reconfigure
-from mepd.master.endpoints import Endpoint
+from mepd.master import endpointset, reconfigure
+from mepd.master.endpointset import EndpointSet
 from mepd.master.filebook import FileBook
 from mepd.master.loop import Loop
 from mepd.master.programs import Program
@@ -32,20 +32,12 @@ log = logging.getLogger(__name__)
 _POLL_PERIOD = 30.0
 
 
-class Host(Protocol):
+class Host(endpointset.Host, Protocol):
     """What a change needs of the rest of the master."""
 
     def rules_for(self, settings: Settings) -> StartRules: ...
 
     def adopt(self, settings: Settings, rules: StartRules) -> None: ...
-
-    def serve(self, endpoint: Endpoint) -> None: ...
-
-    def drain(self, endpoint: Endpoint) -> None: ...
-
-    def drop(self, endpoint: Endpoint) -> None: ...
-
-    def in_use(self, endpoint: Endpoint) -> bool: ...
 
 
 class LiveConfig:
@@ -61,7 +53,6 @@ class LiveConfig:
         privileged: bool,
     ) -> None:
         self.settings = settings
-        self.endpoints = {s.name: Endpoint(s, s.endpoint_id) for s in snapshots}
         self.programs = ProgramSet(make_program, settings.programs)
         self.files = FileBook(settings.path.parent, reconfigure.versions(settings))
         self._loop = loop
@@ -69,6 +60,8 @@ class LiveConfig:
         self._privileged = privileged
         self._watcher: Worker | None = None
         self._reloader = Reloader(self._ask, host.serve, privileged)
+        self._set = EndpointSet(host, self._reloader, snapshots, privileged)
+        self.endpoints = self._set.by_name
         self._watched: frozenset[tuple[str, int, int]] = frozenset()
         self._seen = self._signature()
 
@@ -110,7 +103,7 @@ class LiveConfig:
             conf = watchplan.plan_for(watchplan.settings_paths(self.settings))
             if any(conf.concerns(path) for path in message.paths):
                 self._reread_settings()
-            self._reloader.reread_changed(list(self.endpoints.values()), message.paths)
+            self._reloader.reread_changed(self._set.serving(), message.paths)
         elif isinstance(message, wire.Validated):
             self._reloader.validated(message)
         self._rewatch()
@@ -119,7 +112,7 @@ class LiveConfig:
         """Find by stat(2) what nobody told."""
         if self._seen != self._signature() or self.files.error:
             self._reread_settings()
-        self._reloader.poll(list(self.endpoints.values()))
+        self._reloader.poll(self._set.serving())
         self._rewatch()
 
     def _signature(self) -> watchplan.Signature:
@@ -135,11 +128,10 @@ class LiveConfig:
         self.files.error = ""  # who asks is told again
         report = ReloadReport(done)
         report.settings(*self._reread_settings())
-        for endpoint in list(self.endpoints.values()):
-            if not endpoint.draining:
-                report.expect(endpoint.name)
-                self._reloader.reread(endpoint, report.told)
-                self._host.serve(endpoint)  # the credentials may be others
+        for endpoint in self._set.serving():
+            report.expect(endpoint.name)
+            self._reloader.reread(endpoint, report.told)
+            self._host.serve(endpoint)  # the credentials may be others
         report.complete()
         self._rewatch()
 
@@ -151,10 +143,9 @@ class LiveConfig:
             report.settings(change.changed, change.waiting, "")
         except ConfigError as e:
             report.settings("", "", str(e))
-        for endpoint in list(self.endpoints.values()):
-            if not endpoint.draining:
-                report.expect(endpoint.name)
-                self._reloader.preview(endpoint, report.told)
+        for endpoint in self._set.serving():
+            report.expect(endpoint.name)
+            self._reloader.preview(endpoint, report.told)
         report.complete()
 
     def is_rereading(self) -> bool:
@@ -201,67 +192,17 @@ class LiveConfig:
         if names and change.waiting:
             log.warning("in force only when mepd is started again: %s", change.waiting)
         self._host.adopt(change.settings, rules)
-        self._apply_endpoints(change)
+        self._set.apply(change.plan, change.snapshots)
         if old.service != change.settings.service:
-            for endpoint in self.endpoints.values():
-                if not endpoint.draining:
-                    self._host.serve(endpoint)
+            for endpoint in self._set.serving():
+                self._host.serve(endpoint)
         if old.programs != change.settings.programs:
             self.programs.change(change.settings.programs)
 
-    def _apply_endpoints(self, change: reconfigure.Change) -> None:
-        for name in change.plan.removed:
-            endpoint = self.endpoints[name]
-            log.info("endpoint %s is no longer configured: draining", name)
-            endpoint.held = endpoint.stopped = False
-            self._drain(endpoint)
-        for name in change.plan.resumed:
-            log.info("endpoint %s is configured again", name)
-            self.endpoints[name].draining = False
-            self._reloader.reread(self.endpoints[name])
-            self._host.serve(self.endpoints[name])
-        for snapshot in change.snapshots:
-            self._add(snapshot)
-
-    def _drain(self, endpoint: Endpoint) -> None:
-        endpoint.draining = True
-        self._reloader.drop(endpoint)
-        self._host.drain(endpoint)
-        self.forget_drained(endpoint.name)
-
-    def _add(self, snapshot: EndpointSnapshot, by_hand: bool = False) -> None:
-        former = self.endpoints.get(snapshot.name)
-        if former is not None:
-            log.info("endpoint %s is now that of %s", snapshot.name, snapshot.directory)
-            self._reloader.drop(former)
-            self._host.drop(former)
-        else:
-            log.info("endpoint %s is served from now on", snapshot.name)
-        added = Endpoint(snapshot, snapshot.endpoint_id, by_hand=by_hand)
-        self.endpoints[snapshot.name] = added
-        self._host.serve(added)
-        self._reloader.examine(added)
-
     def forget_drained(self, name: str) -> None:
         """A drained endpoint goes, or is stopped, when the last of its UEPs has gone."""
-        endpoint = self.endpoints.get(name)
-        if endpoint is None or not endpoint.draining or self._host.in_use(endpoint):
-            return
-        if endpoint.held:
-            if not endpoint.stopped:
-                log.info("endpoint %s is stopped", name)
-                endpoint.stopped, endpoint.online = True, False
-                self._host.drop(endpoint)
-            return
-        log.info("endpoint %s is gone", name)
-        del self.endpoints[name]
-        self._host.drop(endpoint)
-        self._rewatch()
-
-    def start_endpoint(self, name: str, directory: Path) -> None:
-        """Serve a folder that mepd.conf does not name. Raises ConfigError or OSError."""
-        self._add(folder.load(name, directory, self._privileged), by_hand=True)
-        self._rewatch()
+        if self._set.forget_drained(name):
+            self._rewatch()
 
     # --- what administrators ask ------------------------------------------------------
     def knows(self, name: str) -> bool:
@@ -271,28 +212,16 @@ class LiveConfig:
     def _section(self, name: str) -> EndpointSection | None:
         return next((s for s in self.settings.endpoints if s.name == name), None)
 
+    def start_endpoint(self, name: str, directory: Path) -> None:
+        """Serve a folder that mepd.conf does not name. Raises ConfigError or OSError."""
+        self._set.start_by_hand(name, directory)
+        self._rewatch()
+
     def hold(self, name: str) -> None:
         """Take no more requests for an endpoint, until :meth:`resume`; its UEPs go on."""
-        endpoint = self.endpoints[name]
-        endpoint.held = True
-        if endpoint.draining:
-            self.forget_drained(name)
-        else:
-            log.info("endpoint %s takes no more requests: drained on request", name)
-            self._drain(endpoint)
+        self._set.hold(name)
 
     def resume(self, name: str) -> None:
         """Serve an endpoint as its folder is now. Raises ConfigError or OSError."""
-        endpoint, section = self.endpoints.get(name), self._section(name)
-        if endpoint is None or (section and section.directory != endpoint.snapshot.directory):
-            assert section is not None, "neither served nor configured"
-            self._add(folder.load(name, section.directory, self._privileged))
-        else:
-            snapshot = folder.load(name, endpoint.snapshot.directory, self._privileged)
-            log.info("endpoint %s is served again", name)
-            endpoint.snapshot = snapshot
-            endpoint.files.accept(snapshot.versions)
-            endpoint.draining = endpoint.held = endpoint.stopped = False
-            self._reloader.examine(endpoint)
-            self._host.serve(endpoint)
+        self._set.resume(name, self._section(name))
         self._rewatch()

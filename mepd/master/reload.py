@@ -75,7 +75,7 @@ class Reloader:
 
         ``told`` hears the outcome, now or later.
         """
-        self._cancel(endpoint)
+        unexamined = self._cancel(endpoint)
         if told is not None:
             self._told.setdefault(endpoint.name, []).append(told)
         self._seen[endpoint.name] = _signature(endpoint)
@@ -86,7 +86,7 @@ class Reloader:
             self._unreadable.add(endpoint.name)
             return
         same = endpoint_config.versions(files) == endpoint.files.versions
-        if same and endpoint.name not in self._faulty:
+        if same and endpoint.name not in self._faulty and not unexamined:
             self._unchanged(endpoint)
         else:
             self._queue(endpoint, files, same)
@@ -204,13 +204,18 @@ class Reloader:
         self._faulty.discard(endpoint.name)
         self._tell(endpoint.name, "", "no longer served")
 
-    def _cancel(self, endpoint: Endpoint) -> None:
-        """What was read before is out of date."""
-        self._waiting.pop(endpoint.name, None)
+    def _cancel(self, endpoint: Endpoint) -> bool:
+        """What was read before is out of date.
+
+        Returns whether that was in force already, and so is yet to be examined.
+        """
+        waiting = self._waiting.pop(endpoint.name, None)
         self._unreadable.discard(endpoint.name)
         checked = self._checking
         if checked is not None and checked.endpoint is endpoint and checked.preview is None:
             self._checking = replace(checked, withdrawn=True)
+            waiting = waiting or checked
+        return waiting is not None and waiting.in_force
 
     def _next(self) -> None:
         if self._checking is not None or not self._waiting:

@@ -156,6 +156,11 @@ class TestEndpoints:
         assert ident not in site.ids()
         assert site.ctl("reload").returncode == 0
         assert site.endpoint()["state"] == "stopped", "a reload does not start it"
+        old = site.config_yaml.read_text()
+        site.config_yaml.write_text(old + "display_name: changed\n")
+        assert site.ctl("reload").returncode == 0
+        assert site.endpoint()["state"] == "stopped", "neither does a change"
+        site.config_yaml.write_text(old)
         done = site.ctl("start", "gpu")
         assert done.stdout == "endpoint gpu is served; see mepctl status\n"
         wait_for(lambda: site.running(ident), 30, "the request that waited")

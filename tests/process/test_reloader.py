@@ -72,6 +72,16 @@ def test_an_answer_about_an_older_text_is_no_answer(bench: Bench) -> None:
     assert a.snapshot.template == "n: 333\n" and not a.files.error
 
 
+def test_what_is_to_be_examined_is_so_even_if_it_is_read_again(bench: Bench) -> None:
+    a = bench.endpoints[0]
+    bench.reloader.examine(a)
+    bench.reloader.reread(a)  # the watcher told of the folder, and nothing has changed
+    bench.answer()
+    assert len(bench.sent) == 2, "the withdrawn question is asked anew"
+    bench.answer("t:1: wrong")
+    assert "wrong" in a.files.error
+
+
 def test_what_ends_the_watcher_is_refused_and_delays_nobody(bench: Bench) -> None:
     a, b = bench.endpoints
     bench.edit(0, "bomb: 1\n")
