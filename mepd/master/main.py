@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import setproctitle
+
 import mepd
 from mepd import log as mepdlog
 from mepd.config import folder, ini, ownership
@@ -183,6 +185,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     Signals wait until the loop can take them, so that each gets its orderly answer.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    setproctitle.setproctitle("mepd: master")
     pidfile = _pidfile(settings)
     writer = _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)

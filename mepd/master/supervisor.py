@@ -10,8 +10,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import setproctitle
-
 from mepd import log as mepdlog
 from mepd.config.accountpolicy import account_policy
 from mepd.config.settings import EndpointSnapshot, Settings
@@ -150,7 +148,6 @@ class Supervisor:
 
     def run(self, on_terminal: bool) -> int:
         """Supervise until told to stop. Returns the exit code. Raises LoopFailure."""
-        setproctitle.setproctitle("mepd: master")
         self._console = Console(self.loop, on_terminal)
         self.loop.watch(self._records.reader.fileno(), self._records.drain)
         self._install_signals()

@@ -1,0 +1,195 @@
+"""mepd as a daemon: daemon(7), one at a time, its pidfile, its signals, its titles."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import is_gone, need_root, require, wait_for
+
+PREFIX = Path(sys.executable).parent.parent
+
+
+class Daemon:
+    """One configuration, and the mepd that runs by it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.conf = folder / "mepd.conf"
+        self.pidfile = folder / "run/mepd.pid"
+        self.logfile = folder / "log/mepd.log"
+        self.configure()
+
+    def configure(self, more: str = "", sections: str = "") -> None:
+        self.conf.write_text(
+            f"[mepd]\nlogfile = log/mepd.log\npidfile = run/mepd.pid\nuser = nobody\n{more}"
+            f"[control]\nfile = run/mepd.sock\n{sections}"
+        )
+
+    def start(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PREFIX / "bin/mepd", "-c", self.conf, *options], capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return int(self.pidfile.read_text())
+
+    def log(self) -> str:
+        return self.logfile.read_text() if self.logfile.exists() else ""
+
+    def stop(self) -> None:
+        if self.pidfile.exists() and self.pidfile.read_text().strip().isdigit():
+            pid = self.pid
+            if not is_gone(pid) and b"mepd: master" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGTERM)
+                wait_for(lambda: is_gone(pid), 20, "the end of mepd")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    need_root()
+    require((PREFIX / "bin/mepd").exists(), "mepd installed beside this Python")
+    made = Daemon(tmp_path)
+    yield made
+    made.stop()
+
+
+def status(pid: int, name: str) -> str:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(line.split(None, 1)[1] for line in text.splitlines() if line.startswith(name))
+
+
+def test_it_leaves_its_starter_behind(daemon: Daemon) -> None:
+    done = daemon.start()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    master = daemon.pid
+    fields = Path(f"/proc/{master}/stat").read_text().rpartition(")")[2].split()
+    session, terminal = int(fields[3]), int(fields[4])
+    assert session not in (master, os.getsid(0)) and terminal == 0
+    assert os.readlink(f"/proc/{master}/cwd") == "/"
+    assert {os.readlink(f"/proc/{master}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
+    assert status(master, "Umask") == "0022"
+
+
+def test_titles(daemon: Daemon) -> None:
+    daemon.start()
+    wait_for(lambda: "config-watcher is ready" in daemon.log())
+    wait_for(lambda: "amqp-consumer is ready" in daemon.log())
+    family = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children()]
+    shown = {p.cmdline()[0]: p.username() for p in family}
+    assert shown == {"mepd: master": "root", "mepd: log-writer": "root",
+                     "mepd: amqp-consumer": "nobody", "mepd: config-watcher": "nobody"}  # fmt: skip
+
+
+def test_a_second_instance_is_told_and_changes_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    first, log = daemon.pid, daemon.log()
+    for options in ((), ("-n",)):
+        done = daemon.start(*options)
+        assert done.returncode == os.EX_CANTCREAT
+        assert done.stderr == f"mepd: already running (pid {first}, {daemon.pidfile})\n"
+    assert daemon.pid == first and log in daemon.log() and "not started" not in daemon.log()
+
+
+@pytest.mark.parametrize("content", ["", "1\n", "garbage\n", "99999999\n", f"{os.getpid()}\n"])
+def test_C5_a_stale_pidfile_is_taken_over(daemon: Daemon, content: str) -> None:
+    """Whoever it names: a running mepd holds it locked, and nobody else does."""
+    daemon.pidfile.parent.mkdir()
+    daemon.pidfile.write_text(content)
+    assert daemon.start().returncode == 0
+    assert str(daemon.pid) != content.strip() and daemon.pidfile.read_text() == f"{daemon.pid}\n"
+    daemon.stop()
+    assert not daemon.pidfile.exists()
+
+
+def test_a_pidfile_is_no_way_to_another_file(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    daemon.pidfile.parent.mkdir()
+    daemon.pidfile.symlink_to(tmp_path / "precious")
+    done = daemon.start()
+    assert done.returncode == os.EX_CANTCREAT and "pidfile" in done.stderr
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        ("log_to = elsewhere\n", os.EX_CONFIG, "'elsewhere' is not one of file, syslog"),
+        ("loglevl = info\n", os.EX_CONFIG, "loglevel"),
+        ("logfile_maxbytes = huge\n", os.EX_CONFIG, "is no size such as 50MB"),
+    ],
+)
+def test_what_is_wrong_is_told_to_the_starter(
+    daemon: Daemon, more: str, code: int, said: str
+) -> None:
+    daemon.configure(more)
+    for options in ((), ("-n",)):
+        done = daemon.start(*options)
+        assert done.returncode == code and said in done.stderr
+        assert done.stderr.count("\n") == 1 and str(daemon.conf) in done.stderr
+
+
+def test_a_log_that_cannot_be_opened(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file where a folder should be")
+    done = daemon.start()
+    assert done.returncode == os.EX_CANTCREAT and f"log {daemon.logfile}: " in done.stderr
+
+
+def test_signals(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.start()
+    master = daemon.pid
+    os.kill(master, signal.SIGUSR1)
+    wait_for(lambda: "0 user endpoints" in daemon.log(), what="the table")
+    daemon.logfile.rename(tmp_path / "old")
+    os.kill(master, signal.SIGUSR2)
+    wait_for(lambda: "log reopened" in daemon.log(), what="the new log")
+    os.kill(master, signal.SIGHUP)
+    wait_for(lambda: "rereading the configuration" in daemon.log(), what="the reload")
+    assert "rereading" not in (tmp_path / "old").read_text()
+    daemon.stop()
+    assert daemon.log().endswith("mepd stopped\n")
+
+
+def test_in_the_foreground_with_the_log_on_the_console(daemon: Daemon) -> None:
+    mepd = subprocess.Popen(
+        [PREFIX / "bin/mepd", "-n", "-c", daemon.conf, "--log-to-console", "--debug"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: "config-watcher is ready" in daemon.log())
+    assert daemon.pid == mepd.pid
+    mepd.send_signal(signal.SIGINT)
+    out, err = mepd.communicate(timeout=20)
+    assert (mepd.returncode, out) == (0, "")
+    assert err == daemon.log() and "mepd stopped" in err
+
+
+def test_the_numbers(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.configure(sections="[metrics]\ntextfile = mepd.prom\ninterval = 1\n")
+    daemon.start()
+    prom = tmp_path / "mepd.prom"
+    wait_for(prom.exists, what="the file")
+
+    def restarts() -> dict[str, float]:
+        families = text_string_to_metric_families(prom.read_text())
+        (found,) = [f for f in families if f.name == "mepd_worker_restarts"]
+        return {s.labels["worker"]: s.value for s in found.samples}
+
+    assert restarts() == {"log-writer": 0, "amqp-consumer": 0, "config-watcher": 0}
+    for child in psutil.Process(daemon.pid).children():
+        if "consumer" in child.cmdline()[0] or "log-writer" in child.cmdline()[0]:
+            child.kill()
+    wanted = {"log-writer": 1, "amqp-consumer": 1, "config-watcher": 0}
+    wait_for(lambda: restarts() == wanted, what="the counters")
+    daemon.configure()
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for(lambda: not prom.exists(), what="the file's removal")
