@@ -7,6 +7,7 @@ the broker does ends the worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -74,6 +75,8 @@ class EndpointLink:
         )
         self._draining = False
         self._closed = False
+        self._asking = False
+        self._waiting: list[Callable[[], None]] = []
         self._register()
 
     # --- registering ------------------------------------------------------------------
@@ -81,6 +84,7 @@ class EndpointLink:
         self._timer = None
         try:
             self._ask_service(self._answered)
+            self._asking = True
         except RuntimeError as e:  # out of processes
             self._retry(f"cannot register: {e}")
 
@@ -88,7 +92,9 @@ class EndpointLink:
         ask_service(self._loop, self.serve, self._endpoint_id, then)
 
     def _answered(self, serve: ServeEndpoint, answer: Answer) -> None:
+        self._asking = False
         if self._closed or self._draining:
+            self._learn_broker(answer)
             return
         if isinstance(answer, ServiceError):
             self._not_registered(answer)
@@ -100,6 +106,15 @@ class EndpointLink:
         self._registration = answer
         self._refresher.knows(serve)
         self._connect(answer)
+
+    def _learn_broker(self, answer: Answer) -> None:
+        """Nothing is consumed any more, but failures of what runs are still to be told."""
+        if isinstance(answer, Registration):
+            with contextlib.suppress(WireError):
+                self._own = parse_url(answer.command_url, self.serve.amqp_port)
+        waiting, self._waiting = self._waiting, []
+        for submit in waiting:
+            submit()
 
     def _tell_identities(self, answer: Registration) -> None:
         if self.serve.want_identities:
@@ -248,7 +263,15 @@ class EndpointLink:
         self, text: str, amqp_creds: dict[str, Any], done: Callable[[str], None]
     ) -> None:
         """Tell the service through this link's own broker that a UEP failed."""
-        self._notices.submit(Notice(text, self._own, self.serve.amqp_port, amqp_creds), done)
+
+        def submit() -> None:
+            notice = Notice(text, self._own, self.serve.amqp_port, amqp_creds)
+            self._notices.submit(notice, done)
+
+        if self._own is None and self._draining and self._asking:
+            self._waiting.append(submit)
+        else:
+            submit()
 
     def drain(self) -> None:
         """Consume no more and say goodbye; what is held can still be settled."""

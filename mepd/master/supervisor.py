@@ -263,8 +263,10 @@ class Supervisor:
     # --- workers ----------------------------------------------------------------------
     def _consumer_up(self) -> None:
         for endpoint in self.endpoints.values():
-            if not endpoint.draining:
+            if not endpoint.draining or self.in_use(endpoint):
                 self.serve(endpoint)
+            if endpoint.draining:  # only the ends of its UEPs are to be told
+                self.drain(endpoint)
         self.link.ready()
 
     def _consumer_down(self) -> None:

@@ -100,3 +100,29 @@ def test_draining_before_it_is_online(master: FakeMaster, service: FakeService) 
     master.send(service.serve())  # configured again
     master.next(EndpointOnline, online=True)
     assert len(service.requests) > asked
+
+
+def test_a_new_worker_tells_failures_of_an_endpoint_that_drains(
+    master: FakeMaster, service: FakeService
+) -> None:
+    """The old worker knew its broker; without it the last notices would be lost."""
+    master.send(service.serve())
+    master.send(DrainEndpoint("debug"))
+    creds = service.creds("11111111-1111-4111-8111-111111111111")
+    master.send(SendNotice("n1", "debug", "gone", creds))
+    assert master.next(NoticeDone) == NoticeDone("n1", True)
+    service.next_report(lambda r: r.global_state.get("error") == "gone")
+    service.publish(service.request())
+    assert until(service.ready_messages) == 1
+    assert not master.all(StartRequested)
+
+
+def test_notices_of_an_endpoint_that_drains_do_not_wait_for_a_service_that_is_down(
+    master: FakeMaster, service: FakeService
+) -> None:
+    service.answers += [(503, {})] * 3
+    master.send(service.serve())
+    master.send(DrainEndpoint("debug"))
+    creds = service.creds("11111111-1111-4111-8111-111111111111")
+    master.send(SendNotice("n1", "debug", "gone", creds))
+    assert not master.next(NoticeDone).sent

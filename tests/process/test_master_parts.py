@@ -118,6 +118,29 @@ def test_channel_both_ways_and_end_of_file(loop: Loop) -> None:
     assert not channel.is_open
 
 
+def test_R8_channels_closed_in_the_turn_in_which_their_peers_end(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many UEPs die at once: their ends of file and their deaths come in one turn.
+
+    An owner closes the channel first then, and what is left of the turn must not count as
+    so many errors that the loop gives up.
+    """
+    closed: list[str] = []
+    pairs = [socket.socketpair() for _ in range(60)]
+    reader, writer = os.pipe()
+    channels: list[Channel] = []
+    loop.watch(reader, lambda: [c.close() for c in channels] and loop.forget(reader))
+    channels += [Channel(loop, ours, lambda _: None, closed.append) for ours, _ in pairs]
+    os.write(writer, b"x")
+    for _, theirs in pairs:
+        theirs.close()
+    run_until(loop, lambda: not any(c.is_open for c in channels))
+    assert not caplog.records
+    os.close(reader)
+    os.close(writer)
+
+
 def test_channel_to_a_peer_that_does_not_read_never_blocks(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     closed: list[str] = []
