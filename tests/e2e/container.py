@@ -33,6 +33,20 @@ def is_possible() -> bool:
     )
 
 
+def _cgroups(name: str) -> list[Path]:
+    """A control group of that name below this process's own, in what systemd uses."""
+    made = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, kind, own = line.split(":", 2)
+        for mount in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, _, after = mount.partition(" - ")
+            fields, (fstype, _, options) = before.split(), after.split(" ", 2)
+            v1 = kind == "name=systemd" and fstype == "cgroup" and kind in options.split(",")
+            if v1 or (not kind and fstype == "cgroup2"):
+                made.append(Path(fields[4]) / own.lstrip("/") / name)
+    return made
+
+
 class Container:
     """One machine, booted by :meth:`boot`; ``root`` is its file system as seen from here."""
 
@@ -40,6 +54,8 @@ class Container:
         self._work = Path(tempfile.mkdtemp(prefix="mepd-machine-", dir="/var/tmp"))
         self.root = self._work / "root"
         self._nspawn: subprocess.Popen[bytes] | None = None
+        # Of its own: two containers in one group would end each other's services.
+        self._groups = _cgroups(self._work.name)
         for name in ("root", "upper", "work"):
             (self._work / name).mkdir()
         self._work.chmod(0o755)
@@ -54,6 +70,12 @@ class Container:
     def log(self) -> Path:
         return self._work / "console"
 
+    def _enter_groups(self) -> None:
+        """In nspawn, before it is executed."""
+        for group in self._groups:
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.procs").write_text("0")
+
     def boot(self) -> None:
         with open(self.log, "ab") as console:
             self._nspawn = subprocess.Popen(
@@ -65,6 +87,7 @@ class Container:
                     "systemd.mask=getty.target",
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                preexec_fn=self._enter_groups,
             )  # fmt: skip
         self._wait_booted()
 
@@ -111,5 +134,10 @@ class Container:
             with contextlib.suppress(psutil.Error, IndexError):
                 os.kill(self.init, signal.SIGKILL)  # as if the power went
             self._nspawn.wait(30)
+        for group in self._groups:
+            folders = [Path(found) for found, _, _ in os.walk(group, topdown=False)]
+            for folder in folders:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         subprocess.run(["umount", "--recursive", self.root], check=True)
         shutil.rmtree(self._work, ignore_errors=True)

@@ -221,7 +221,7 @@ def test_stop_leaves_nothing(machine: Machine) -> None:
 
 def test_no_unit_is_unhappy(machine: Machine) -> None:
     assert "mepd" not in machine.run("systemctl", "--failed", "--no-legend")
-    said = machine.run("systemd-analyze", "verify", "mepd.service", check=False)
-    assert "mepd.service:" not in said.replace("Command 'man", "")
+    said = machine.run("systemd-analyze", "verify", "--man=no", "mepd.service", check=False)
+    assert "mepd.service:" not in said
     assert machine.run("mepctl", "disable-on-boot")
     assert machine.show("LoadState") == "not-found"
