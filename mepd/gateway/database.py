@@ -1,24 +1,25 @@
 """The connection to the store: transactions, off the event loop, one kind of failure.
 
 SQLite takes one writer at a time, so its writes queue in one thread instead of at its
-lock; reads go on beside them (WAL).
+lock; reads go on beside them (WAL). PostgreSQL has several of each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, exc
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from mepd.errors import ConfigError
 from mepd.gateway import authschema  # noqa: F401  its tables are in the same metadata
-from mepd.gateway import schema
+from mepd.gateway import migrate
 from mepd.gateway.failures import StoreUnavailable
 
 P = ParamSpec("P")
@@ -26,6 +27,40 @@ T = TypeVar("T")
 
 READERS = 4
 BUSY_TIMEOUT_MS = 5000
+TRIES = 4
+"""Of a transaction that another one got in the way of."""
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # ms; a host that has lost its power is not waited for
+    "options": "-c lock_timeout=10000 -c statement_timeout=60000",
+}
+
+
+def _parse(url: str) -> URL:
+    """Raises ArgumentError. PostgreSQL is spoken to by psycopg 3 unless the URL says else."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "postgresql":
+        return create_engine(url)
+    return create_engine(url, pool_pre_ping=True, pool_timeout=5, connect_args=_POSTGRESQL)
+
+
+def _enter_wal(cursor: Any) -> None:
+    """SQLite waits for no lock to change the mode, which the first process does."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _tune_sqlite(engine: Engine) -> None:
@@ -35,12 +70,9 @@ def _tune_sqlite(engine: Engine) -> None:
     def on_connect(connection: DBAPIConnection, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _enter_wal(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -48,6 +80,21 @@ def _tune_sqlite(engine: Engine) -> None:
     def on_begin(connection: Connection) -> None:
         writing = connection.get_execution_options().get("writing", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+_AVAILABILITY = (
+    exc.OperationalError,
+    exc.InterfaceError,
+    exc.IntegrityError,
+    exc.TimeoutError,
+)
+
+
+def _collided(error: exc.SQLAlchemyError) -> bool:
+    """Whether a transaction of another process may be to blame: the same row was made, or
+    each waited for the other (SQLSTATE class 40)."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, exc.IntegrityError) or state.startswith("40")
 
 
 class Database:
@@ -59,10 +106,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            parsed = make_url(url)
-            self.engine = create_engine(
-                parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite"
-            )
+            self.engine = _engine(_parse(url))
         except (exc.ArgumentError, ImportError) as e:
             raise ConfigError(f"database: {e}") from None
         sqlite = self.engine.dialect.name == "sqlite"
@@ -73,8 +117,8 @@ class Database:
         self._writes = ThreadPoolExecutor(1 if sqlite else READERS, "db-write")
 
     def create(self) -> None:
-        """Make the tables that are missing. Raises StoreUnavailable."""
-        self.write(schema.metadata.create_all)
+        """Bring the tables to this version. Raises StoreUnavailable, ConfigError."""
+        self.write(migrate.upgrade)
 
     def _run(
         self,
@@ -83,11 +127,18 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        try:
-            with engine.begin() as connection:
-                return function(connection, *args, **kwargs)
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as e:
-            raise StoreUnavailable(f"the store is not available: {type(e).__name__}") from e
+        """A transaction, once more if another one got in its way."""
+        tries = TRIES
+        while True:
+            tries -= 1
+            try:
+                with engine.begin() as connection:
+                    return function(connection, *args, **kwargs)
+            except _AVAILABILITY as e:
+                if tries and _collided(e):
+                    continue
+                name = type(getattr(e, "orig", None) or e).__name__
+                raise StoreUnavailable(f"the store is not available: {name}") from e
 
     def read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

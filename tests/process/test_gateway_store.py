@@ -1,25 +1,160 @@
-"""The store's functions, on a database in memory."""
+"""The store's functions, its steps from version to version; on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, select, update
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, select, text, update
 
 from mepd.errors import ConfigError
-from mepd.gateway import accounts, brokeraccounts, keys, names, registry, schema, taskstore
+from mepd.gateway import (
+    accounts,
+    brokeraccounts,
+    keys,
+    migrate,
+    names,
+    registry,
+    schema,
+    taskstore,
+)
 from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
+from mepd.gateway.database import Database
 from mepd.gateway.taskstore import NewTask
+
+from tests.conftest import require
+from tests.postgres import Postgres, programs
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    found = programs()
+    require(found is not None, "postgresql, and root to start it")
+    assert found is not None
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create(f"t{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def db(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """One store of each kind; each test's transaction is taken back."""
+    if request.param == "sqlite":
+        made = Database(f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db")
+    else:
+        made = Database(request.getfixturevalue("postgres").create("shared"))
+    made.create()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def tx() -> Iterator[Connection]:
-    engine = create_engine("sqlite://")
-    schema.metadata.create_all(engine)
-    with engine.begin() as connection:
+def tx(db: Database) -> Iterator[Connection]:
+    with db.engine.connect() as connection:
         yield connection
+        connection.rollback()
+
+
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, schema.metadata))
+
+
+def test_the_steps_lead_to_the_tables(url: str) -> None:
+    db = Database(url)
+    db.create()
+    db.create()
+    assert db.read(differences) == []
+    db.close()
+
+
+def test_a_store_from_before_the_steps(url: str) -> None:
+    """It was made by create_all; what is in it stays."""
+    db = Database(url)
+    db.write(first_tables)
+    ident = db.write(accounts.add_identity, "a@example.org")
+    db.create()
+    assert db.read(differences) == []
+    assert db.read(accounts.find_identity, ident).username == "a@example.org"
+    db.close()
+
+
+def first_tables(tx: Connection) -> None:
+    """The tables of the first step, without its mark."""
+    command.upgrade(migrate.steps(tx), "0001")
+    tx.execute(text("DROP TABLE alembic_version"))
+
+
+def test_a_newer_store_is_refused(url: str) -> None:
+    db = Database(url)
+    db.create()
+    db.write(lambda tx: tx.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(ConfigError, match="9999"):
+        db.create()
+    db.close()
+
+
+MAKER = "import sys; from mepd.gateway.database import Database; Database(sys.argv[1]).create()"
+
+
+def test_several_processes_start_at_once(url: str) -> None:
+    argv = [sys.executable, "-c", MAKER, url]
+    makers = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(m.communicate(timeout=60)[1], m.returncode) for m in makers] == [("", 0)] * 4
+    db = Database(url)
+    assert db.read(differences) == []
+    db.close()
+
+
+def test_a_step_that_fails_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database(url)
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("full")
+
+    monkeypatch.setattr("alembic.op.create_index", fail)
+    with pytest.raises(RuntimeError):
+        db.create()
+    monkeypatch.undo()
+    assert db.read(lambda tx: inspect(tx).get_table_names()) == []
+    db.create()
+    db.close()
+
+
+def test_two_who_make_the_same_row(url: str) -> None:
+    """Both succeed: the second looks again and finds it."""
+    db = Database(url)
+    db.create()
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(db.write, taskstore.put_group, "g", "me", True) for _ in range(40)]
+        for one in made:
+            one.result(30)
+    assert db.read(taskstore.queued_groups, ["g"]) == {"g"}
+    db.close()
 
 
 def test_linking_joins_all_identities_of_both(tx: Connection) -> None:

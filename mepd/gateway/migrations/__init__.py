@@ -1,0 +1,1 @@
+"""The store's shape, step by step: alembic runs `versions` when the gateway starts."""
