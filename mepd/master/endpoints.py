@@ -7,7 +7,9 @@ import logging
 import os
 from dataclasses import dataclass, field
 
+from mepd.config.names import UUID
 from mepd.config.settings import EndpointSnapshot
+from mepd.errors import WireError
 from mepd.master.filebook import FileBook
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,12 @@ class Endpoint:
 
 
 def remember_id(endpoint: Endpoint, endpoint_id: str) -> None:
-    """Keep the registered id in the endpoint's folder, as globus-compute-endpoint does."""
+    """Keep the registered id in the endpoint's folder, as globus-compute-endpoint does.
+
+    Raises WireError for what is no id: mepd would not start with it another time.
+    """
+    if UUID.fullmatch(endpoint_id) is None:
+        raise WireError(f"{endpoint_id[:50]!r} is no endpoint's id")
     endpoint.endpoint_id = endpoint_id
     if endpoint.snapshot.endpoint_id == endpoint_id:
         return

@@ -292,8 +292,8 @@ class Supervisor:
         if endpoint is None:
             return
         if isinstance(message, wire.EndpointRegistered):
-            endpoint.registered = True
             remember_id(endpoint, message.endpoint_id)
+            endpoint.registered = True
             self._announce(endpoint)
         elif isinstance(message, wire.OwnIdentities):
             endpoint.own_identities = tuple(message.identities)

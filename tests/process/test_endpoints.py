@@ -1,0 +1,33 @@
+"""What a worker says of an endpoint, which is not believed blindly."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from mepd.errors import WireError
+from mepd.master.endpoints import Endpoint, remember_id
+from tests.root import launching
+
+
+def endpoint(folder: Path) -> Endpoint:
+    return Endpoint(launching.snapshot(("x",), directory=folder, endpoint_id=None))
+
+
+def test_the_id_is_kept(tmp_path: Path) -> None:
+    served, new = endpoint(tmp_path), str(uuid.uuid4())
+    remember_id(served, new)
+    assert served.endpoint_id == new
+    assert json.loads((tmp_path / "endpoint.json").read_text()) == {"endpoint_id": new}
+
+
+@pytest.mark.parametrize("bad", ["", "\x1b]0;x\x07", "../../etc", str(uuid.uuid4()) + "\n"])
+def test_what_is_no_id_is_refused(tmp_path: Path, bad: str) -> None:
+    """It would stand on the administrator's terminal, and mepd could not start again."""
+    served = endpoint(tmp_path)
+    with pytest.raises(WireError, match="no endpoint's id"):
+        remember_id(served, bad)
+    assert served.endpoint_id is None and not list(tmp_path.iterdir())
