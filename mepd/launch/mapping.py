@@ -61,8 +61,12 @@ def _interpolate(text: str, identity: Mapping[str, Any], groups: Sequence[str | 
 
 
 def _anchored(compiled: re.Pattern[str]) -> re.Pattern[str]:
-    """The library's ``^...$`` pattern, grouped, so that fullmatch means all of it."""
-    return re.compile(f"(?:{compiled.pattern[1:-1]})", compiled.flags & ~re.UNICODE)
+    """The library's ``^...$`` pattern, grouped, so that fullmatch means all of it.
+
+    Without regard to case only ASCII's letters are alike: elsewhere a Kelvin sign is a k,
+    and a long s an s, so that another domain could pass for the site's.
+    """
+    return re.compile(f"(?:{compiled.pattern[1:-1]})", compiled.flags & ~re.UNICODE | re.ASCII)
 
 
 def map_expression(

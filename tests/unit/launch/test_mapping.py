@@ -113,6 +113,14 @@ def test_literal_and_ignore_case() -> None:
     assert mapped(rule("ALICE", "x", ignore_case=True), who("alice")) == "x"
 
 
+@pytest.mark.parametrize("username", ["me@\u017fite.org", "me@\u212a.org"])
+def test_I1_letters_that_only_look_alike_to_unicode(username: str) -> None:
+    """A long s is an s and a Kelvin sign a k where Unicode's case does not count."""
+    document = rule("(.*)@(site|k)\\.org", ignore_case=True)
+    assert mapped(document, who("me@SITE.org")) == "me"
+    assert mapped(document, who(username)) is None
+
+
 def test_a_failing_mapper_leaves_the_next_one_its_turn() -> None:
     broken = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/false", "-a"]}
     assert mapping.map_identities([broken, rule("(.*)")], [who("me")], "ep", 5.0).name == "me"
