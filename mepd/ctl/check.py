@@ -18,11 +18,12 @@ from mepd.config.accountpolicy import account_policy
 from mepd.config.settings import Settings
 from mepd.ctl import complete, output
 from mepd.ctl.checkendpoint import EndpointCheck
+from mepd.ctl.configure import config_dir_option
 from mepd.ctl.findings import ERROR, WARNING, Findings
 from mepd.ctl.folders import find
 from mepd.ctl.main import DEFAULT_CONFIG, Target
 from mepd.ctl.output import Printer
-from mepd.ctl.preview import config_dir_option, read_json
+from mepd.ctl.preview import read_json
 from mepd.errors import ConfigError, ControlError
 
 CONF = "mepd.conf"

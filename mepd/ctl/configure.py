@@ -15,6 +15,13 @@ from mepd.ctl.output import Printer
 from mepd.errors import ControlError
 
 
+config_dir_option = click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
+    help="Folder of the endpoints' folders.",
+)
+
+
 def default_directory() -> Path:
     """Where globus-compute-endpoint keeps its endpoints, too."""
     return Path(os.environ.get("GLOBUS_COMPUTE_USER_DIR") or Path.home() / ".globus_compute")
@@ -22,11 +29,7 @@ def default_directory() -> Path:
 
 @click.command("configure")
 @click.option("--multi-user", is_flag=True, help="A multi-user endpoint; mepd knows no other.")
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the endpoints' folders.",
-)
+@config_dir_option
 @click.argument("words", nargs=-1, metavar="NAME")
 @output.printed
 def configure_(

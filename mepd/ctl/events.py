@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from mepd.ctl import complete, output
 from mepd.ctl.listing import SHORT
 from mepd.ctl.main import Target
 from mepd.ctl.output import Printer
+from mepd.errors import ControlError
 
 EVENT_HEADER = ("TIME", "EVENT", "ENDPOINT", "USER", "ID", "PID", "DETAIL")
 _FAILURE_HEADER = ("TIME", "ENDPOINT", "USER", "ID", "STAGE", "CODE", "REASON")
@@ -92,7 +94,7 @@ def _follow(target: Target, out: Printer, filters: dict[str, str], lines: int) -
             else:
                 _print_line(event_row(e))
         first = False
-    click.echo("mepctl: mepd has ended", err=True)
+    raise ControlError("mepd has ended, or left us because we read too slowly", os.EX_UNAVAILABLE)
 
 
 def _print_line(cells: Any) -> None:

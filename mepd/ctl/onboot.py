@@ -12,7 +12,7 @@ import click
 
 from mepd.ctl import output, units
 from mepd.ctl.client import call
-from mepd.ctl.configure import default_directory
+from mepd.ctl.configure import config_dir_option, default_directory
 from mepd.ctl.main import DEFAULT_CONFIG, Target, explain
 from mepd.ctl.output import Printer
 from mepd.errors import ConfigError, ControlError
@@ -50,11 +50,7 @@ class _Place:
 
 @click.command("enable-on-boot")
 @root_option
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the endpoints' folders.",
-)
+@config_dir_option
 @click.argument("name", required=False)
 @output.printed
 @click.pass_obj

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from mepd.ctl import complete, folders, output
+from mepd.ctl.configure import config_dir_option
 from mepd.ctl.main import Target
 from mepd.ctl.output import Printer
 from mepd.errors import ControlError, WireError
@@ -22,6 +23,7 @@ from mepd.wire import jsonlimits
 from mepd.wire.framing import parse_json
 from mepd.wire.start_request import USER_OPTS_MAX
 
+JSON_FILE = click.Path(dir_okay=False, allow_dash=True)
 _MODULE = "mepd.launch.preview"
 _PATIENCE_S = 60.0
 _FILE_MAX = 1024 * 1024
@@ -92,15 +94,8 @@ def _job(target: Target, verb: str, name: str | None, config_dir: Path | None) -
             "directory": str(place.directory)}  # fmt: skip
 
 
-config_dir_option = click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the endpoints' folders.",
-)
-
-
 @click.command("map")
-@click.argument("file", metavar="IDENTITY.json")
+@click.argument("file", metavar="IDENTITY.json", type=JSON_FILE)
 @click.option(
     "--endpoint", help="Whose mapping; needed if several are configured.",
     shell_complete=complete.endpoints,
@@ -142,10 +137,16 @@ def _shown(value: Any) -> Any:
 
 @click.command("render")
 @click.argument("name", shell_complete=complete.endpoints)
-@click.option("--user-opts", metavar="FILE", help="The user's options, a JSON object.")
-@click.option("--identity", metavar="FILE", help="For this identity, as map takes it.")
+@click.option(
+    "--user-opts", metavar="FILE", type=JSON_FILE, help="The user's options, a JSON object."
+)
+@click.option(
+    "--identity", metavar="FILE", type=JSON_FILE, help="For this identity, as map takes it."
+)
 @click.option("--user", help="For this account, in place of an identity.")
-@click.option("--runtime", metavar="FILE", help="What the user's SDK says of itself.")
+@click.option(
+    "--runtime", metavar="FILE", type=JSON_FILE, help="What the user's SDK says of itself."
+)
 @config_dir_option
 @output.printed
 @click.pass_obj

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mepd.ctl import complete, output
-from mepd.ctl.configure import default_directory
+from mepd.ctl.configure import config_dir_option, default_directory
 from mepd.ctl.main import Target
 from mepd.ctl.output import Printer
 
@@ -64,11 +64,7 @@ def restart_(target: Target, out: Printer, names: tuple[str, ...]) -> None:
 
 
 @click.command("start")
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the endpoints' folders.",
-)
+@config_dir_option
 @click.argument("names", nargs=-1, required=True, shell_complete=complete.services)
 @output.printed
 @click.pass_obj

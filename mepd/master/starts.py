@@ -104,6 +104,8 @@ class Starts:
             self._consumer.settle([message.token])
             return
         endpoint = self._endpoint_of(message.endpoint)
+        if endpoint is not None and endpoint.held:
+            return  # unsettled on purpose: the broker keeps it until the endpoint is started
         if endpoint is None or endpoint.endpoint_id != request.mep_id or endpoint.draining:
             log.error(
                 "start request for %s: endpoint %s is not served", request.name, message.endpoint

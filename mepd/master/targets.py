@@ -35,8 +35,9 @@ def of_target(visible: Iterable[Uep], target: str) -> list[Uep]:
     found = [u for u in visible if fits(target, u)]
     exact = [u for u in found if target.lower() in (u.request.uep_id, u.name)]
     if not found:
+        hint = "; write two characters at least" if len(target) < PREFIX_MIN else ""
         raise ControlError(
-            f"no user endpoint matches {target[:80]!r}; see mepctl list", os.EX_UNAVAILABLE
+            f"no user endpoint matches {target[:80]!r}{hint}; see mepctl list", os.EX_UNAVAILABLE
         )
     return exact or found
 

@@ -1,8 +1,9 @@
-"""The control protocol of mepctl: one framed JSON object each way per request.
+"""The control protocol of mepctl: framed JSON, one request a connection.
 
-Request: ``{"v": 1, "verb": str, "args": object}``.
-Answer: ``{"v": 1, "ok": true, "data": any}`` or
+Request, of at most 128 KiB: ``{"v": 1, "verb": str, "args": object}``.
+Answer, of at most 8 MiB: ``{"v": 1, "ok": true, "data": any}`` or
 ``{"v": 1, "ok": false, "error": {"message": str, "code": int}}`` with a sysexits(3) code.
+The verb ``events`` with ``follow`` is answered by one answer after the other.
 """
 
 from __future__ import annotations

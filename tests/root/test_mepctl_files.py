@@ -191,6 +191,25 @@ class TestCheck:
         assert done.returncode == os.EX_NOINPUT and done.stderr.count("\n") == 1
 
 
+class TestConfigure:
+    def test_as_an_ordinary_user(self, site: Folder, harper: User) -> None:
+        home = Path(harper.home)
+        for flag in (("--multi-user",), ("--multi-user", "true")):
+            name = f"mep_{len(flag)}"
+            words = ("configure", *flag, name, "--config-dir", str(home / "eps"))
+            done = site.ctl(*words, "--json", user=harper)
+            assert done.returncode == 0, done.stderr
+            made = json.loads(done.stdout)
+            assert made["name"] == name and len(made) == 6
+            assert all(Path(p).stat().st_uid == harper.uid for k, p in made.items() if k != "name")
+            again = site.ctl(*words, user=harper)
+            assert again.returncode == os.EX_CANTCREAT and again.stderr.count("\n") == 1
+        code, shown = on_a_terminal("configure", "--multi-user", "t", "--config-dir", site.path)
+        assert code == 0 and shown.startswith("Created multi-user profile for endpoint named <t>")
+        denied = site.ctl("configure", "--multi-user", "x", "--config-dir", "/root", user=harper)
+        assert denied.returncode == os.EX_NOPERM and denied.stderr.count("\n") == 1
+
+
 class TestMap:
     def test_which_mapping_and_which_account(self, site: Folder, harper: User) -> None:
         linked = [person("nosuch", id="x", username="a@b.c"), person(harper.name)]
