@@ -19,15 +19,26 @@ def lock_pidfile(path: Path) -> int:
     A file left by a dead process is taken over. Returns the descriptor, which must stay
     open. Raises AlreadyRunning or OSError.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(other or "unknown") from None
+        if _is_at(fd, path):
+            write_pid(fd)
+            return fd
+        os.close(fd)  # one that ended removed it after it was opened here
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether ``path`` still leads to the open file: a lock on another keeps nobody out."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        other = os.read(fd, 32).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise AlreadyRunning(other or "unknown") from None
-    write_pid(fd)
-    return fd
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_pid(fd: int) -> None:
