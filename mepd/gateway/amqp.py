@@ -182,8 +182,11 @@ class Session:
             channel.close()
         return answer
 
-    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> Channel:
-        """Returns the channel, on which the deliveries are to be acknowledged."""
+    async def consume(
+        self, queue: str, prefetch: int, deliver: Deliver, acknowledged: bool = False
+    ) -> Channel:
+        """Returns the channel, on which the deliveries are to be acknowledged, unless they
+        are as good as that when they are sent."""
         channel = await self.channel()
         channel.basic_qos(prefetch_count=prefetch)
 
@@ -193,7 +196,7 @@ class Session:
             deliver(method.delivery_tag or 0, method.routing_key or "", body)
 
         channel.add_on_cancel_callback(lambda _frame: self.close("consumer cancelled"))
-        channel.basic_consume(queue, on_message)
+        channel.basic_consume(queue, on_message, auto_ack=acknowledged)
         return channel
 
     def close(self, reason: str = "closing") -> None:

@@ -101,7 +101,8 @@ class Database:
     """The store at ``url`` (SQLAlchemy's form). Raises ConfigError for an unusable URL.
 
     The functions given to ``read`` and ``write`` get a Connection inside a transaction,
-    which commits when they return.
+    which commits when they return. ``shared`` says whether other gateway processes may use
+    the store at the same time.
     """
 
     def __init__(self, url: str) -> None:
@@ -110,6 +111,7 @@ class Database:
         except (exc.ArgumentError, ImportError) as e:
             raise ConfigError(f"database: {e}") from None
         sqlite = self.engine.dialect.name == "sqlite"
+        self.shared = not sqlite
         if sqlite:
             _tune_sqlite(self.engine)
         self._writer = self.engine.execution_options(writing=True)

@@ -68,9 +68,9 @@ class Dispatcher:
         else:
             self._marks.add(task.id)
 
-    async def flush(self) -> None:
-        """Publish all stored tasks that the broker has not confirmed."""
-        self.send(await self._db.aread(taskstore.unsent))
+    async def flush(self, all_of_them: bool = False) -> None:
+        """Publish stored tasks that the broker has not confirmed and nobody else sees to."""
+        self.send(await self._db.awrite(taskstore.claim_unsent, all_of_them))
 
 
 async def declare_task_queue(link: Link, uep_id: str) -> None:

@@ -131,6 +131,6 @@ class Relay:
         await self._db.awrite(taskstore.mark_relayed, ids)
         self._in_flight.difference_update(ids)
 
-    async def flush(self) -> None:
-        """Publish all stored results that the broker has not confirmed."""
-        await self.send(await self._db.aread(taskstore.unrelayed))
+    async def flush(self, all_of_them: bool = False) -> None:
+        """Publish stored results that the broker has not confirmed and nobody else sees to."""
+        await self.send(await self._db.awrite(taskstore.claim_unrelayed, all_of_them))

@@ -143,6 +143,8 @@ tasks = Table(
     Column("uep_id", String(36), nullable=False),
     Column("state", Integer, nullable=False),
     Column("relayed", Boolean, nullable=False, default=False),
+    # until then the process that stored it sees to it
+    Column("lease", Float, nullable=False, default=0.0, server_default="0"),
     Column("payload", Text, nullable=False),
     Column("headers", JSON, nullable=False),
     Column("result", LargeBinary),

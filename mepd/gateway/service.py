@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_PREFETCH = 256
 ERROR_MAX = 4000
 HOUSEKEEPING_S = 3600.0
+CATCH_UP_S = 5.0
 RECONNECT_S = 20.0
 """What user endpoints have to come back after the broker, or after the gateway itself."""
 MEP_GRACE_S = 86400.0
@@ -78,6 +80,7 @@ class Service:
                 self.dispatcher.run(),
                 self._presence_log.run(),
                 self._housekeeping(),
+                self._sweep(),
             )
         ]
         for job in jobs:
@@ -121,8 +124,7 @@ class Service:
         await self.relay.consume(session)
         await self._consume_heartbeats(session)
         try:
-            await self.relay.flush()
-            await self.dispatcher.flush()
+            await self._flush(not self.db.shared)
             for uep_id in await self.db.aread(taskstore.ueps_with_open_tasks):
                 if not self.presence.online(uep_id):
                     self.reviver.gone(uep_id)
@@ -145,12 +147,46 @@ class Service:
             log.info("not looking for lost user endpoints now: %s", e)
 
     async def _consume_heartbeats(self, session: Session) -> None:
-        def deliver(tag: int, key: str, body: bytes) -> None:
-            self._heartbeat(key, body)
-            if channel.is_open:
-                channel.basic_ack(tag)
+        """Every process hears every report, in a queue of its own. What came while there was
+        none waits in the common queue, for the process that comes first."""
+        own = f"{names.HEARTBEATS}.{uuid.uuid4()}"
+        await session.call("queue_declare", queue=own, exclusive=True, auto_delete=True)
+        await session.call("queue_bind", queue=own, exchange=names.HEARTBEATS, routing_key="#")
+        waiting = await session.call("queue_declare", queue=names.HEARTBEATS, durable=True)
+        await self._catch_up(session, waiting.message_count)
+        await session.consume(own, HEARTBEAT_PREFETCH, lambda _, k, b: self._heartbeat(k, b), True)
 
-        channel = await session.consume(names.HEARTBEATS, HEARTBEAT_PREFETCH, deliver)
+    async def _catch_up(self, session: Session, count: int) -> None:
+        """Hear the ``count`` oldest reports of the common queue; later ones are in our own."""
+        left = count
+        done = asyncio.Event()
+
+        def deliver(_tag: int, key: str, body: bytes) -> None:
+            nonlocal left
+            if left > 0:
+                self._heartbeat(key, body)
+            left -= 1
+            if left <= 0:
+                done.set()
+
+        await session.consume(names.HEARTBEATS, HEARTBEAT_PREFETCH, deliver, True)
+        if count:
+            with contextlib.suppress(TimeoutError):  # another process may have taken some
+                await asyncio.wait_for(done.wait(), CATCH_UP_S)
+
+    async def _flush(self, all_of_them: bool = False) -> None:
+        await self.relay.flush(all_of_them)
+        await self.dispatcher.flush(all_of_them)
+
+    async def _sweep(self) -> None:
+        """See to what another process has left when it died."""
+        while True:
+            await asyncio.sleep(taskstore.LEASE_S / 2)
+            if self.link.connected:
+                try:
+                    await self._flush()
+                except StoreUnavailable as e:
+                    log.warning("looking for tasks left behind: %s", e)
 
     def _down(self) -> None:
         self.presence.hold()

@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select, update
 
 from mepd.gateway.schema import DONE, SENT, STORED, functions, task_groups, tasks
 
+LEASE_S = 30.0
+"""How long the process that stored a task or a result sees to it alone. If it dies, another
+one does from then on."""
 CHUNK = 500
 """Ids in one IN (...): databases bound the number of parameters."""
+CLAIM_MAX = 5000
+"""Tasks in one claim; more are left for the next."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def add_tasks(
                 "uep_id": uep_id,
                 "state": STORED,
                 "relayed": False,
+                "lease": now + LEASE_S,
                 "payload": task.payload,
                 "headers": task.headers,
                 "created": now,
@@ -94,16 +100,34 @@ def add_tasks(
     )
 
 
-def unsent(tx: Connection) -> list[Outgoing]:
-    """The tasks that the broker has not confirmed, oldest first."""
-    query = select(
-        tasks.c.id, tasks.c.uep_id, tasks.c.payload, tasks.c.headers, functions.c.code
-    ).join(functions, functions.c.id == tasks.c.function_id)
-    query = query.where(tasks.c.state == STORED).order_by(tasks.c.created)
-    return [
-        Outgoing(row.id, row.uep_id, row.code + row.payload, row.headers)
-        for row in tx.execute(query)
-    ]
+def _claim(tx: Connection, match: ColumnElement[bool], order: ColumnElement[Any], now: float,
+           all_of_them: bool) -> list[str]:
+    """Ids of the matching tasks that no other process sees to, and that are now the caller's."""
+    query = select(tasks.c.id).where(match)
+    if not all_of_them:
+        query = query.where(tasks.c.lease < now)
+    query = query.order_by(order).limit(CLAIM_MAX).with_for_update(skip_locked=True)
+    ids = list(tx.execute(query).scalars())
+    for chunk in chunks(ids):
+        tx.execute(update(tasks).where(tasks.c.id.in_(chunk)).values(lease=now + LEASE_S))
+    return ids
+
+
+def claim_unsent(tx: Connection, all_of_them: bool = False) -> list[Outgoing]:
+    """Tasks that the broker has not confirmed, oldest first; with ``all_of_them`` also
+    those that another process may be about to send."""
+    ids = _claim(tx, tasks.c.state == STORED, tasks.c.created, time.time(), all_of_them)
+    found: list[Outgoing] = []
+    for chunk in chunks(ids):
+        query = select(
+            tasks.c.id, tasks.c.uep_id, tasks.c.payload, tasks.c.headers, functions.c.code
+        ).join(functions, functions.c.id == tasks.c.function_id)
+        query = query.where(tasks.c.id.in_(chunk)).order_by(tasks.c.created)
+        found += [
+            Outgoing(row.id, row.uep_id, row.code + row.payload, row.headers)
+            for row in tx.execute(query)
+        ]
+    return found
 
 
 def mark_sent(tx: Connection, ids: list[str]) -> None:
@@ -125,7 +149,8 @@ def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finish
     fresh: list[Finished] = []
     for chunk in chunks({task_id for task_id, _ in bodies}):
         query = select(tasks.c.id, tasks.c.uep_id, tasks.c.group_id)
-        for row in tx.execute(query.where(tasks.c.id.in_(chunk), tasks.c.state != DONE)):
+        query = query.where(tasks.c.id.in_(chunk), tasks.c.state != DONE)
+        for row in tx.execute(query.order_by(tasks.c.id).with_for_update()):
             found = bodies.get((row.id, row.uep_id))
             if found is not None:
                 fresh.append(Finished(row.id, row.group_id, found, int(now)))
@@ -133,19 +158,26 @@ def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finish
         tx.execute(
             update(tasks)
             .where(tasks.c.id == bindparam("task_id"))
-            .values(state=DONE, finished=now, result=bindparam("new_result")),
+            .values(
+                state=DONE, finished=now, lease=now + LEASE_S, result=bindparam("new_result")
+            ),
             [{"task_id": f.id, "new_result": f.body} for f in fresh],
         )
     return fresh
 
 
-def unrelayed(tx: Connection) -> list[Finished]:
-    query = select(tasks.c.id, tasks.c.group_id, tasks.c.result, tasks.c.finished)
-    query = query.where(tasks.c.state == DONE, tasks.c.relayed.is_(False))
-    return [
-        Finished(r.id, r.group_id, r.result, int(r.finished))
-        for r in tx.execute(query.order_by(tasks.c.finished))
-    ]
+def claim_unrelayed(tx: Connection, all_of_them: bool = False) -> list[Finished]:
+    """Results that no group's queue has been told, oldest first."""
+    match = (tasks.c.state == DONE) & tasks.c.relayed.is_(False)
+    ids = _claim(tx, match, tasks.c.finished, time.time(), all_of_them)
+    found: list[Finished] = []
+    for chunk in chunks(ids):
+        query = select(tasks.c.id, tasks.c.group_id, tasks.c.result, tasks.c.finished)
+        query = query.where(tasks.c.id.in_(chunk)).order_by(tasks.c.finished)
+        found += [
+            Finished(r.id, r.group_id, r.result, int(r.finished)) for r in tx.execute(query)
+        ]
+    return found
 
 
 def queued_groups(tx: Connection, ids: Iterable[str]) -> set[str]:

@@ -222,18 +222,18 @@ def add_tasks(tx: Connection, *ids: str, uep: str = "u") -> None:
 
 def test_the_way_of_a_task(tx: Connection) -> None:
     add_tasks(tx, "1", "2", "3")
-    assert [t.buffer for t in taskstore.unsent(tx)] == ["4\ncodepayload"] * 3
+    assert [t.buffer for t in taskstore.claim_unsent(tx, True)] == ["4\ncodepayload"] * 3
     taskstore.mark_sent(tx, ["1", "2"])
-    assert [t.id for t in taskstore.unsent(tx)] == ["3"]
+    assert [t.id for t in taskstore.claim_unsent(tx, True)] == ["3"]
     fresh = taskstore.finish(tx, [("1", "u", b"r1"), ("3", "u", b"r3"), ("3", "u", b"again")])
     assert {(f.id, f.body) for f in fresh} == {("1", b"r1"), ("3", b"r3")}
     assert taskstore.finish(tx, [("1", "u", b"other")]) == []
     assert taskstore.open_tasks(tx, "u") == ["2"]
     taskstore.mark_sent(tx, ["3"])  # the confirm came after the result
     assert taskstore.open_tasks(tx, "u") == ["2"]
-    assert {f.id for f in taskstore.unrelayed(tx)} == {"1", "3"}
+    assert {f.id for f in taskstore.claim_unrelayed(tx, True)} == {"1", "3"}
     taskstore.mark_relayed(tx, ["1"])
-    assert [f.id for f in taskstore.unrelayed(tx)] == ["3"]
+    assert [f.id for f in taskstore.claim_unrelayed(tx, True)] == ["3"]
 
 
 def test_a_result_from_the_wrong_user_endpoint(tx: Connection) -> None:
@@ -325,3 +325,16 @@ def test_F4_a_subject_publishes_as_itself() -> None:
         assert not brokeraccounts.may_use_key(uep, "mepd.results", key)
     assert not brokeraccounts.may_use_key(Account(SDK, "s"), "mepd.results", "s")
     assert not brokeraccounts.may_use_key(Account(MEP, "s"), "mepd.results", "s")
+
+
+def test_what_another_process_sees_to_is_left_to_it(tx: Connection) -> None:
+    add_tasks(tx, "1", "2", "3")
+    assert taskstore.claim_unsent(tx) == []
+    lapsed = update(schema.tasks).where(schema.tasks.c.id.in_(["1", "2"])).values(lease=1.0)
+    tx.execute(lapsed)
+    assert {t.id for t in taskstore.claim_unsent(tx)} == {"1", "2"}
+    assert taskstore.claim_unsent(tx) == []  # they are ours now
+    taskstore.finish(tx, [("3", "u", b"result")])
+    assert taskstore.claim_unrelayed(tx) == []
+    tx.execute(update(schema.tasks).values(lease=1.0))
+    assert [f.id for f in taskstore.claim_unrelayed(tx)] == ["3"]
