@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mepd.config import write
-from mepd.ctl import output
-from mepd.ctl.main import explain
+from mepd.config.names import check_name
+from mepd.ctl import authpolicy, output
+from mepd.ctl.main import Target, explain
 from mepd.ctl.output import Printer
 from mepd.errors import ControlError
 
@@ -30,24 +32,44 @@ def default_directory() -> Path:
 @click.command("configure")
 @click.option("--multi-user", is_flag=True, help="A multi-user endpoint; mepd knows no other.")
 @config_dir_option
+@authpolicy.options
 @click.argument("words", nargs=-1, metavar="NAME")
 @output.printed
+@click.pass_obj
 def configure_(
-    out: Printer, multi_user: bool, config_dir: Path | None, words: tuple[str, ...]
+    target: Target,
+    /,
+    out: Printer,
+    multi_user: bool,
+    config_dir: Path | None,
+    words: tuple[str, ...],
+    **policy: Any,
 ) -> None:
     """Make a new endpoint's folder.
 
     It holds five files, to be edited. --multi-user may be followed by "true", as newer
-    manuals write it.
+    manuals write it. With options of authentication policies, the folder may be there
+    already: then only the policy in its config.yaml changes.
     """
+    wanted = authpolicy.read_options(**policy)
     if multi_user and len(words) == 2 and words[0].lower() == "true":
         words = words[1:]
     if not multi_user or len(words) != 1:
         raise ControlError("usage: mepctl configure --multi-user NAME", os.EX_USAGE)
     (name,) = words
     directory = (config_dir or default_directory()).expanduser().absolute()
+    check_name(name)
+    config = directory / name / "config.yaml"
     try:
-        made = write.configure(directory, name)
+        if wanted.given and config.exists():
+            ident = authpolicy.policy_id(target, wanted, name)
+            authpolicy.apply(config, ident)
+            out.show(
+                {"name": name, "config": str(config), "policy": ident},
+                lambda: click.echo(f"Authentication policy {ident} applied to {config}"),
+            )
+            return
+        made = _make(target, wanted, directory, name)
     except FileExistsError as e:
         raise ControlError(
             f"{e.filename}: {e.strerror}; nothing is changed", os.EX_CANTCREAT
@@ -58,6 +80,19 @@ def configure_(
         raise ControlError(explain(e), os.EX_CANTCREAT) from None
     data = {field: str(path) for field, path in dataclasses.asdict(made).items()}
     out.show({"name": name, **data}, lambda: click.echo(_created(name, made)))
+
+
+def _make(
+    target: Target, wanted: authpolicy.PolicyOptions, directory: Path, name: str
+) -> write.Written:
+    """The policy is made before the folder, but not for a folder that cannot be."""
+    folder = directory / name
+    if folder.exists() or folder.is_symlink() or not wanted.given:
+        return write.configure(directory, name)
+    ident = authpolicy.policy_id(target, wanted, name)
+    made = write.configure(directory, name)
+    authpolicy.apply(made.config, ident)
+    return made
 
 
 def _created(name: str, made: write.Written) -> str:

@@ -22,8 +22,9 @@ from mepd.gateway.config import load
 from mepd.gateway.database import Database
 from mepd.gateway.login import ends
 from mepd.gateway.oauth import clients as oauth_clients
+from mepd.gateway.oauth.scopes import MANAGE_PROJECTS
 
-TOKEN_SCOPES = f"{accounts.COMPUTE_SCOPE} openid email profile"
+TOKEN_SCOPES = f"{accounts.COMPUTE_SCOPE} openid email profile {MANAGE_PROJECTS}"
 DAY_S = 86400.0
 
 config_option = click.option(

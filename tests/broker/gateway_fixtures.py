@@ -171,16 +171,13 @@ class Site:
 class User:
     """An identity with a client and a token; ``call`` makes requests in its name."""
 
-    def __init__(self, site: Site, username: str, *options: str, known: bool = False) -> None:
+    def __init__(self, site: Site, username: str, *options: str) -> None:
         self.site = site
         self.username = username
-        if not known:
-            self.id = site.admin("identity", "add", username, *options)["identity_id"]
+        self.id = site.admin("identity", "add", username, *options)["identity_id"]
         made = site.admin("client", "add", username)
         self.client_id, self.client_secret = made["client_id"], made["client_secret"]
         self.token = site.admin("token", "add", username)["token"]
-        if known:
-            self.id = str(self.call("GET", "/v2/oauth2/userinfo").json()["sub"])
 
     def call(self, method: str, path: str, body: Any = None, **kwargs: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}", **kwargs.pop("headers", {})}

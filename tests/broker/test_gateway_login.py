@@ -37,7 +37,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def harper(site: Site) -> User:
-    return person(site, unique("harper"), "--name", "Harper", "--email", "harper@example.org")
+    return person(site, unique("harper"), name="Harper", email="harper@example.org")
 
 
 def request_url(site: Site, **changes: str | None) -> str:

@@ -37,14 +37,22 @@ class Application:
     redirects: frozenset[str]
 
 
-def code_pages(public_url: str) -> frozenset[str]:
-    """The addresses of the page that shows a code; on the loopback under all its names."""
+def code_pages(public_url: str) -> dict[str, str]:
+    """The addresses of the page that shows a code, on the loopback under all its names.
+
+    What a client may call it -> where it is. globus_sdk appends the path to the service's
+    address as it is given, without a slash between them if that has none.
+    """
     parts = urlsplit(public_url)
     hosts = {parts.netloc}
     name, colon, port = parts.netloc.rpartition(":")
     if colon and name in LOOPBACK:
         hosts |= {f"{other}:{port}" for other in LOOPBACK}
-    return frozenset(f"{parts.scheme}://{host}{parts.path}{CODE_PAGE}" for host in hosts)
+    found = {}
+    for host in hosts:
+        base = f"{parts.scheme}://{host}{parts.path}"
+        found[base + CODE_PAGE] = found[base + CODE_PAGE.lstrip("/")] = base + CODE_PAGE
+    return found
 
 
 def find(tx: Connection, client_id: str) -> Application | None:

@@ -10,12 +10,14 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 
 from mepd.gateway.authschema import signing_keys
 
 KEY_BITS = 2048
 LIFETIME_S = 3600
+_LOCK = 0x6D65706B
+"""Of pg_advisory_xact_lock(): "mepk"."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def new_key(tx: Connection) -> None:
 
 def load(tx: Connection) -> Signer:
     """The store's keys; made if there are none. Needs a transaction that writes."""
+    if tx.dialect.name == "postgresql":  # two processes make one first key
+        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     query = select(signing_keys.c.pem).order_by(signing_keys.c.created.desc())
     pems = list(tx.execute(query).scalars())
     if not pems:

@@ -39,10 +39,12 @@ class Needed:
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A request of a known client, to be answered at ``redirect_uri``."""
+    """A request of a known client. ``redirect_uri`` is what it calls the place to which
+    the browser is to go with the answer, ``answer_to`` is that place."""
 
     client: Application
     redirect_uri: str
+    answer_to: str
     state: str | None
     scopes: tuple[str, ...]
     challenge: str | None
@@ -74,19 +76,22 @@ def answer_url(redirect_uri: str, state: str | None, **values: str) -> str:
 
 
 def trusted_redirect(
-    values: dict[str, str], client: Application | None, own: frozenset[str]
+    values: dict[str, str], client: Application | None, own: dict[str, str]
 ) -> str:
-    """The redirect URI, which must be one of the client's by every character.
+    """Where the answer goes: the redirect URI, which must be one of the client's by every
+    character.
 
-    ``own``: the pages of this service that show a code; any client without a secret may
-    use them. Raises UntrustedRequest.
+    ``own``: names of the page of this service that shows a code -> its address; any client
+    without a secret may use it. Raises UntrustedRequest.
     """
     if client is None:
         raise UntrustedRequest("The application is not known here.")
     uri = values.get("redirect_uri", "")
-    if uri not in client.redirects and not (client.public and uri in own):
-        raise UntrustedRequest("The application's redirect address is not registered here.")
-    return uri
+    if uri in client.redirects:
+        return uri
+    if client.public and uri in own:
+        return own[uri]
+    raise UntrustedRequest("The application's redirect address is not registered here.")
 
 
 def _names(text: str) -> frozenset[str]:
@@ -105,7 +110,7 @@ def _challenge(values: dict[str, str], client: Application) -> str | None:
 
 
 def read_request(
-    values: dict[str, str], client: Application, redirect_uri: str
+    values: dict[str, str], client: Application, answer_to: str
 ) -> AuthorizationRequest:
     """Raises OAuthError, which goes to the client."""
     if values.get("response_type") != "code":
@@ -119,7 +124,8 @@ def read_request(
     groups = group_scopes(values.get("scope", ""))
     return AuthorizationRequest(
         client=client,
-        redirect_uri=redirect_uri,
+        redirect_uri=values["redirect_uri"],
+        answer_to=answer_to,
         state=values.get("state"),
         scopes=tuple(scope for scopes in groups.values() for scope in scopes),
         challenge=_challenge(values, client),

@@ -87,7 +87,7 @@ class _Asked:
 def refused(asked: AuthorizationRequest, error: str, description: str) -> Response:
     """RFC 6749 section 4.1.2.1."""
     values = {"error": error, "error_description": description}
-    return redirect(answer_url(asked.redirect_uri, asked.state, **values))
+    return redirect(answer_url(asked.answer_to, asked.state, **values))
 
 
 async def _read(
@@ -97,13 +97,13 @@ async def _read(
     client_id = values.get("client_id", "").lower()
     client = await service.db.aread(clients.find, client_id)
     own = code_pages(service.settings.public_url)
-    uri = trusted_redirect(values, client, own)
+    place = trusted_redirect(values, client, own)
     assert client is not None
     try:
-        return read_request(values, client, uri)
+        return read_request(values, client, place)
     except OAuthError as e:
         answer = {"error": e.error, "error_description": e.description}
-        return redirect(answer_url(uri, values.get("state"), **answer))
+        return redirect(answer_url(place, values.get("state"), **answer))
 
 
 @router.get(AUTHORIZE)
@@ -129,7 +129,7 @@ async def authorize(request: Request, service: ServiceDep) -> Response:
             client=asked.client.name,
             label=asked.label,
             scopes=[describe(scope) for scope in asked.scopes],
-            leads_to=asked.redirect_uri,
+            leads_to=asked.answer_to,
         )
     )
 
@@ -174,7 +174,7 @@ async def decide(request: Request, service: ServiceDep) -> Response:
     if form.get("decision") != "allow":
         return refused(asked, "access_denied", "the person has refused")
     code = await service.db.awrite(_grant, asked, session)
-    return redirect(answer_url(asked.redirect_uri, asked.state, code=code))
+    return redirect(answer_url(asked.answer_to, asked.state, code=code))
 
 
 @router.get(CODE_PAGE)
