@@ -111,7 +111,22 @@ def test_the_first_result(machine: Machine) -> None:
     assert machine.first_result(steps[7:]).endswith("hello from harper\n")
     (uep,) = machine.ueps()
     assert uep["user"] == "harper"
-    assert "1 of 1 endpoint online; 1 user endpoint of 1 user" in machine.show("StatusText")
+    wait_for(
+        lambda: machine.show("StatusText") == "1 of 1 endpoint online; 1 user endpoint of 1 user"
+    )
+    (audit,) = [line for line in machine.log_text().splitlines() if "audit start" in line]
+    assert f"outcome=started uep={uep['name']} endpoint=gpu" in audit and "user=harper" in audit
+    service = machine.show("User"), machine.run("id", "-un", "mepd").strip()
+    assert service == ("", "mepd") and "mepd: amqp-consumer" in machine.shell("ps -u mepd -o args")
+
+
+def test_logrotate(machine: Machine) -> None:
+    """With the file that is shipped: moved, and written on as a new one."""
+    machine.shell("cp /opt/mepd/share/mepd/mepd.logrotate /etc/logrotate.d/mepd")
+    machine.shell("logrotate --force /etc/logrotate.d/mepd")
+    wait_for(lambda: "log reopened" in machine.log_text(), 10, "the new log")
+    old = machine.root / "var/log/mepd/mepd.log.1"
+    assert "audit start" in old.read_text() and "audit start" not in machine.log_text()
 
 
 def test_no_process_shows_a_secret(machine: Machine) -> None:
