@@ -110,7 +110,8 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str], None]
         original = getattr(where, name)
 
         def held(*args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != test:
+            mapping = name == "die_with_parent" and os.geteuid() == 0
+            if os.getpid() != test and not mapping:
                 os.kill(os.getpid(), signal.SIGSTOP)
             return original(*args, **kwargs)
 
