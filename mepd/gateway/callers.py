@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from mepd.gateway import accounts
 from mepd.gateway.accounts import Caller
 from mepd.gateway.failures import forbidden, unauthenticated
-from mepd.gateway.oauth.scopes import MANAGE_PROJECTS
+from mepd.gateway.oauth.scopes import AUTH_SERVER, MANAGE_PROJECTS, resource_server
 from mepd.gateway.service import Service
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this service")
@@ -58,7 +58,14 @@ async def project_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Call
     return caller
 
 
-AnyCaller = Annotated[Caller, Depends(any_caller)]
+async def consents_caller(caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
+    """Raises ApiError 401, or 403 for a token without any scope of the auth service."""
+    if not any(resource_server(scope) == AUTH_SERVER for scope in caller.scopes):
+        raise forbidden("The token lacks a scope of the auth service")
+    return caller
+
+
+ConsentsCaller = Annotated[Caller, Depends(consents_caller)]
 ComputeCaller = Annotated[Caller, Depends(compute_caller)]
 AuthCaller = Annotated[Caller, Depends(auth_caller)]
 ProjectCaller = Annotated[Caller, Depends(project_caller)]

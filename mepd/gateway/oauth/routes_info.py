@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from mepd.gateway import accounts
-from mepd.gateway.callers import AnyCaller, AuthCaller, ServiceDep
+from mepd.gateway.callers import AuthCaller, ConsentsCaller, ServiceDep
 from mepd.gateway.failures import forbidden
 from mepd.gateway.login.browser import AUTHORIZE
 from mepd.gateway.models import Uuid
@@ -50,7 +50,7 @@ async def identities(
 
 @router.get("/v2/api/identities/{identity_id}/consents")
 async def identity_consents(
-    identity_id: Uuid, caller: AnyCaller, service: ServiceDep
+    identity_id: Uuid, caller: ConsentsCaller, service: ServiceDep
 ) -> dict[str, Any]:
     """What the caller's identity has agreed to: for the client that asks, or, with the
     scope view_consents, for all."""
