@@ -12,6 +12,8 @@ UEP_NAME = re.compile(
     r"\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
 
+AUDIT_FD = 4
+"""The descriptor for audit records of tasks, where the endpoint has an audit log."""
 NOTIFY_FD = 5
 """The descriptor on which a UEP reports to mepd; its end of file means that mepd is gone."""
 

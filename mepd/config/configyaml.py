@@ -17,9 +17,10 @@ HONOURED = frozenset({
     "allowed_functions", "authentication_policy", "heartbeat_period", "public", "admins",
     "subscription_id", "high_assurance", "mu_child_ep_grace_period_s", "uep_command",
     "max_ueps_per_user", "user_config_template_path", "user_config_schema_path",
+    "audit_log_path",
 })  # fmt: skip
 IGNORED = frozenset({
-    "environment", "local_compute_services", "audit_log_path", "email", "contact_email",
+    "environment", "local_compute_services", "email", "contact_email",
     "detach_endpoint", "debug", "force_mu_allow_same_user", "paths", "funcx_service_address",
 })  # fmt: skip
 """Known to globus-compute-endpoint 4.19 or before, and without meaning here."""

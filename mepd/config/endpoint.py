@@ -140,6 +140,11 @@ def _mappings(
     return path, mappingfile.parse(files[name], str(path))
 
 
+def _audit_log(config: ConfigYaml, directory: Path) -> Path | None:
+    name = config.file("audit_log_path")
+    return None if name is None else directory / name
+
+
 def _includes(files: Mapping[str, str], *others: str | None) -> dict[str, str]:
     """What templates may include: nothing that is not for users, and no ``others``."""
     private = (CONFIG, ENVIRONMENT, REGISTRATION, SCHEMA, *others)
@@ -192,6 +197,7 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         grace_period=config.number("mu_child_ep_grace_period_s", 30.0),
         uep_command=config.command(EndpointSnapshot.uep_command),
         max_ueps_per_user=config.whole("max_ueps_per_user", 1_000_000) or 0,
+        audit_log_path=_audit_log(config, directory),
         registration=registration.body(name, config, config_text, template, schema),
         versions=versions(files),
     )

@@ -140,6 +140,7 @@ class EndpointSnapshot:
     grace_period: float = 30.0
     uep_command: tuple[str, ...] = ("mepd-uep", "start", "{name}", "--die-with-parent")
     max_ueps_per_user: int = 0
+    audit_log_path: Path | None = None
     registration: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)

@@ -13,17 +13,19 @@ from mepd.config.launchplan import LaunchPlan
 from mepd.launch.become import stage
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
-from mepd.model import NOTIFY_FD, Stage
+from mepd.model import AUDIT_FD, NOTIFY_FD, Stage
 from mepd.posix import descriptors, process, programs
 from mepd.posix.accounts import Account
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What survives the exec, by number now: the stdin document and the notify socket."""
+    """What survives the exec, by number now: the stdin document, the notify socket, and the
+    socket for audit records where the endpoint has an audit log."""
 
     document: int
     notify: int
+    audit: int | None = None
 
 
 def _enter_home(account: Account) -> str:
@@ -57,7 +59,7 @@ def _debug_lines(text: str) -> str:
     )
 
 
-def _document(plan: LaunchPlan, resolved: Resolved, text: str) -> bytes:
+def _document(plan: LaunchPlan, resolved: Resolved, text: str, audited: bool) -> bytes:
     """The stdin document (globus-compute-endpoint 4.19, cli.py), with mepd's notify_fd."""
     info: dict[str, Any] = {"posix_ppid": os.getppid()}
     if resolved.matched:
@@ -69,6 +71,8 @@ def _document(plan: LaunchPlan, resolved: Resolved, text: str) -> bytes:
         "ep_info": info,
         "notify_fd": NOTIFY_FD,
     }
+    if audited:
+        document["audit_fd"] = AUDIT_FD
     if plan.snapshot.allowed_functions is not None:
         document["allowed_functions"] = list(plan.snapshot.allowed_functions)
     return json.dumps(document, separators=(",", ":")).encode("ascii")
@@ -89,7 +93,8 @@ def hand_over(
     env["CWD"] = _enter_home(resolved.account)
     folder = _make_folder(resolved.account, name)
     with stage(Stage.STDIN, "stdin document"):
-        descriptors.fill_and_seal(fds.document, _document(plan, resolved, text))
+        body = _document(plan, resolved, text, fds.audit is not None)
+        descriptors.fill_and_seal(fds.document, body)
     with stage(Stage.LOG, f"log {folder}/endpoint.log"):
         log_fd = descriptors.open_log(os.path.join(folder, "endpoint.log"))
         if config.get("debug") is True:
@@ -101,10 +106,12 @@ def hand_over(
         sys.stdout.flush()
         sys.stderr.flush()
         stages.move_above(NOTIFY_FD + 1)
-        descriptors.place({0: fds.document, 1: log_fd, 2: log_fd, NOTIFY_FD: fds.notify})
-        for fd in (fds.document, fds.notify, log_fd):
-            if fd not in (0, 1, 2, NOTIFY_FD):
-                os.close(fd)
+        wanted = {0: fds.document, 1: log_fd, 2: log_fd, NOTIFY_FD: fds.notify}
+        if fds.audit is not None:
+            wanted[AUDIT_FD] = fds.audit
+        descriptors.place(wanted)
+        for fd in set(wanted.values()) - set(wanted):
+            os.close(fd)
     with stage(Stage.PARENT, "lifeline"):
         process.reset_signals()
         process.die_with_parent(parent_pid)

@@ -33,12 +33,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LaunchSockets:
-    """The child's ends: stages, notify (becomes the UEP's), lifeline (session process only)."""
+    """The child's ends: stages, notify (becomes the UEP's), lifeline (session process only),
+    audit (becomes the UEP's)."""
 
     stages: socket.socket
     notify: socket.socket
     lifeline: socket.socket | None
     records: mepdlog.RecordChannel
+    audit: socket.socket | None = None
 
 
 def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
@@ -56,7 +58,8 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
         stages.send(Mapped(user, account.uid, account.gid, resolved.matched))
         if not stages.verdict().go:
             return 0
-        fds = handoff.Descriptors(document, sockets.notify.fileno())
+        audit = sockets.audit.fileno() if sockets.audit is not None else None
+        fds = handoff.Descriptors(document, sockets.notify.fileno(), audit)
         if plan.privileged and plan.snapshot.pam_enable:
             return _run_with_pam(plan, resolved, stages, sockets, fds)
         return _become_uep(plan, resolved, stages, sockets, fds, plan.master_pid, {}, lambda: None)
@@ -100,7 +103,8 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         level = "debug" if plan.debug else logging.getLevelName(logging.getLogger().level)
         mepdlog.configure("mepd: launch", [handler], str(level))
         handler.addFilter(about)
-        keep = [s.fileno() for s in (sockets.stages, sockets.notify, sockets.lifeline) if s]
+        ends = (sockets.stages, sockets.notify, sockets.lifeline, sockets.audit)
+        keep = [s.fileno() for s in ends if s]
         keep.append(sockets.records.writer.fileno())
         descriptors.null_stdio()
         descriptors.close_all_but([0, 1, 2, *keep])
@@ -144,6 +148,8 @@ def _run_with_pam(
         stages.send(SessionOpened(pid))
         stages.close()
         sockets.notify.close()
+        if sockets.audit is not None:
+            sockets.audit.close()
         os.close(fds.document)
 
     return session.stand_guard(opened, user, lifeline, child, forked, plan.master_pid)

@@ -37,6 +37,7 @@ class Shutdown:
         workers: list[Worker],
         programs: list[Program],
         done: Callable[[], None],
+        ueps_gone: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._table = table
@@ -45,6 +46,7 @@ class Shutdown:
         self._workers = workers
         self._programs = programs
         self._done = done
+        self._when_ueps_gone = ueps_gone
         self.signum = 0
 
     def begin(self, signum: int) -> None:
@@ -74,6 +76,7 @@ class Shutdown:
         for uep in self._table:
             log.error("killing what is left of a user endpoint %s", uep.label)
             process.kill_tree(uep.child)
+        self._when_ueps_gone()
         for worker in self._workers:
             worker.stop()
         self._wait(

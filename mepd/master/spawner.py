@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import setproctitle
@@ -28,20 +29,30 @@ class Launched:
     stages: socket.socket
     notify: socket.socket
     lifeline: socket.socket | None
+    audit: socket.socket | None = None
 
 
-def launch(plan: LaunchPlan, records: mepdlog.RecordChannel) -> Launched:
-    """Fork one launch child. Raises OSError, with nothing left open."""
+def launch(
+    plan: LaunchPlan, records: mepdlog.RecordChannel, only_maps: bool = False
+) -> Launched:
+    """Fork one launch child. Raises OSError, with nothing left open.
+
+    With ``only_maps`` it will not become a UEP, and needs no socket for audit records.
+    """
     pairs: list[tuple[socket.socket, socket.socket]] = []
     try:
         for _ in range(3 if plan.snapshot.pam_enable else 2):
             pairs.append(socket.socketpair())
         theirs = [b for _, b in pairs]
+        audited = plan.snapshot.audit_log_path is not None and not only_maps
+        if audited:
+            pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        audit = pairs[-1] if audited else (None, None)
 
         def child() -> int:
             main = importlib.import_module("mepd.launch.main")
             lifeline = theirs[2] if len(theirs) > 2 else None
-            sockets = main.LaunchSockets(theirs[0], theirs[1], lifeline, records)
+            sockets = main.LaunchSockets(theirs[0], theirs[1], lifeline, records, audit[1])
             code: int = main.run(plan, sockets)
             return code
 
@@ -54,7 +65,8 @@ def launch(plan: LaunchPlan, records: mepdlog.RecordChannel) -> Launched:
     for _, other in pairs:
         other.close()
     ends = [ours for ours, _ in pairs]
-    return Launched(pid, ends[0], ends[1], ends[2] if len(ends) > 2 else None)
+    lifeline = ends[2] if plan.snapshot.pam_enable else None
+    return Launched(pid, ends[0], ends[1], lifeline, audit[0])
 
 
 @dataclass(frozen=True)
@@ -137,3 +149,28 @@ def log_writer(title: str, sock: socket.socket, section: MepdSection) -> int:
         return code
 
     return process.fork(child)
+
+
+def audit_writer(
+    title: str, entry: str, account: Account, path: Path, endpoint_id: str
+) -> tuple[int, socket.socket]:
+    """Fork an audit-writer; its pid and the master's end of its socket. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    master = os.getpid()
+
+    def child() -> int:
+        _detach(title, {1: 1, 2: 2}, [theirs.fileno()])
+        main = importlib.import_module(entry)
+        plan = main.Plan(path, endpoint_id)
+        code: int = main.run(theirs, plan, lambda: accounts.drop_for_good(account), master)
+        return code
+
+    try:
+        pid = process.fork(child)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, ours

@@ -28,6 +28,7 @@ from mepd.master.reports import Reports
 from mepd.master.states import Event, next_state
 from mepd.master.stopping import Stopper
 from mepd.master.table import Uep, UepTable
+from mepd.master.taskaudit import TaskAudit
 from mepd.model import Stage, StartRequest, UepState
 from mepd.posix import process
 from mepd.posix.process import ProcessId
@@ -78,6 +79,7 @@ class Starts:
         master_pid: int,
         endpoint_of: Callable[[str], Endpoint | None],
         history: History | None = None,
+        audit: TaskAudit | None = None,
     ) -> None:
         self._loop = loop
         self._reaper = reaper
@@ -90,6 +92,7 @@ class Starts:
         self._master_pid = master_pid
         self._endpoint_of = endpoint_of
         self._history = history or History()
+        self._audit = audit
         self._reports = Reports(loop, stopper, self._on_first_report)
         self.accepting = True
         ends.relaunch = self._relaunch
@@ -169,6 +172,12 @@ class Starts:
             text = "(PermissionError) too many user endpoints"
             self._answer(request, endpoint.name, text, tokens, refusal)
             return
+        unaudited = self._audit.refusal(endpoint) if self._audit else None
+        if unaudited:
+            log.error("start of %s refused: %s", request.name, unaudited)
+            endpoint.failures += 1
+            self._answer(request, endpoint.name, _OPAQUE, tokens, unaudited)
+            return
         self._launch(endpoint, request, tokens, beside=None)
 
     def _plan(self, endpoint: Endpoint, request: StartRequest) -> LaunchPlan:
@@ -190,7 +199,9 @@ class Starts:
     ) -> None:
         """Fork a launch child; with ``beside`` it only maps, for a UEP that is there."""
         try:
-            launched = spawner.launch(self._plan(endpoint, request), self._records)
+            launched = spawner.launch(
+                self._plan(endpoint, request), self._records, only_maps=beside is not None
+            )
         except OSError as e:
             log.error("cannot fork for %s: %s", request.name, e)
             endpoint.failures += 1
@@ -210,6 +221,8 @@ class Starts:
             reports=_reports(endpoint),
             tokens=tokens,
             lifeline=launched.lifeline,
+            audit=launched.audit,
+            audit_path=endpoint.snapshot.audit_log_path,
         )
         uep.stages = Channel(
             self._loop,
@@ -287,6 +300,8 @@ class Starts:
         if not process.exec_confirmed(uep.process.pid):
             return
         uep.state = next_state(uep.state, Event.EXECED)
+        if self._audit is not None:
+            self._audit.watch(uep)
         log.info(
             "Creating new user endpoint (pid: %d) %s", uep.process.pid, uep.label, extra=uep.about
         )

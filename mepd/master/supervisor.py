@@ -30,6 +30,7 @@ from mepd.master.shutdown import Shutdown
 from mepd.master.starts import StartRules, Starts
 from mepd.master.stopping import Stopper
 from mepd.master.table import UepTable
+from mepd.master.taskaudit import TaskAudit
 from mepd.master.verbs import Verbs
 from mepd.master.workers import Worker
 from mepd.posix import process, syscalls
@@ -95,7 +96,7 @@ class Supervisor:
         self.programs = self.config.programs.programs
         self._shutdown = Shutdown(
             self.loop, self.table, self.stopper, self._ends, self.workers, self.programs,
-            self.loop.stop,
+            self.loop.stop, self._task_audit.close,
         )  # fmt: skip
         self._service = Service(
             self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading,
@@ -128,10 +129,12 @@ class Supervisor:
         patience = self.config.settings.mepd.stopwaitsecs
         self.stopper = Stopper(self.loop, self.table, patience, self.history)
         find = self.endpoints.get
+        self._task_audit = TaskAudit(self.loop, self._reaper, account, lambda: list(self.table))
         self._ends = Ends(self.loop, self._reaper, self.table, self.link, find, self.history)
         self.starts = Starts(
             self.loop, self._reaper, self.table, self.link, self.stopper, self._ends,
             self._records, self.rules_for(self.config.settings), os.getpid(), find, self.history,
+            self._task_audit,
         )  # fmt: skip
         self._ends.when_ended = self.config.forget_drained
 
@@ -188,7 +191,7 @@ class Supervisor:
 
     def emergency(self) -> None:
         """Kill everything at once: the loop is beyond repair."""
-        children = [uep.child for uep in self.table]
+        children = [uep.child for uep in self.table] + self._task_audit.processes()
         children += [w.process for w in self.workers if w.process is not None]
         children += [p.process for p in self.programs if p.process is not None]
         process.kill_all(children)
@@ -317,6 +320,7 @@ class Supervisor:
         if endpoint.announced or endpoint.endpoint_id is None:
             return
         endpoint.announced = True
+        self._task_audit.begin(endpoint)
         log.info("========== Endpoint Manager begins: %s", endpoint.endpoint_id)
         if self._console is not None:
             self._console.endpoint(endpoint.endpoint_id)
@@ -331,4 +335,5 @@ class Supervisor:
     def _reopen_logs(self) -> None:
         """SIGUSR2: the log was moved away."""
         self._log_writer.reopen()
+        self._task_audit.reopen()
         log.info("log reopened")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mepd.master.channel import Channel
 from mepd.master.loop import Timer
@@ -19,7 +20,8 @@ class Uep:
 
     ``process`` is the UEP itself; the two differ only with PAM. Times are of the loop's
     clock, in seconds. ``tokens`` are the deliveries that wait for the outcome; ``revive``
-    is a later request, kept until ``revive_until``.
+    is a later request, kept until ``revive_until``. ``audit`` is the reading end of its tasks'
+    audit records, for the log at ``audit_path``; ``audit_told``: the audit-writer has it.
     """
 
     name: str
@@ -37,6 +39,9 @@ class Uep:
     stages: Channel | None = None
     notify: Channel | None = None
     lifeline: socket.socket | None = None
+    audit: socket.socket | None = None
+    audit_path: Path | None = None
+    audit_told: bool = False
     activity: Activity | None = None
     reported: float = 0.0
     failure: Failed | None = None
@@ -60,11 +65,12 @@ class Uep:
         for channel in (self.stages, self.notify):
             if channel is not None:
                 channel.close()
-        if self.lifeline is not None:
-            self.lifeline.close()
+        for sock in (self.lifeline, self.audit):
+            if sock is not None:
+                sock.close()
         for timer in self.timers:
             timer.cancel()
-        self.stages = self.notify = self.lifeline = None
+        self.stages = self.notify = self.lifeline = self.audit = None
         self.timers.clear()
 
 

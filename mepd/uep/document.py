@@ -1,7 +1,7 @@
 """The document on stdin: credentials and configuration from the manager that started us.
 
 The form is that of globus-compute-endpoint: ``{"amqp_creds", "config", "ep_info",
-"allowed_functions"?}``; mepd adds ``notify_fd``.
+"allowed_functions"?, "audit_fd"?}``; mepd adds ``notify_fd``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
 
 @dataclass(frozen=True)
 class Document:
-    """``config`` is the rendered YAML; ``notify_fd`` is None without mepd as the parent."""
+    """``config`` is the rendered YAML; ``notify_fd`` is None without mepd as the parent,
+    ``audit_fd`` where tasks leave no audit records."""
 
     endpoint_id: str
     amqp_creds: dict[str, Any] = field(repr=False)
@@ -25,6 +26,7 @@ class Document:
     ep_info: dict[str, Any]
     allowed_functions: tuple[str, ...] | None = None
     notify_fd: int | None = None
+    audit_fd: int | None = None
 
 
 def _queue(creds: dict[str, Any], name: str) -> None:
@@ -59,24 +61,30 @@ def _functions(value: Any) -> tuple[str, ...] | None:
     return tuple(v.lower() for v in value)
 
 
+def _descriptor(obj: dict[str, Any], key: str) -> int | None:
+    fd = obj.get(key)
+    if fd is not None and (type(fd) is not int or fd < 3):
+        raise WireError(f"{key} is no descriptor")
+    return fd
+
+
 def parse(data: bytes) -> Document:
     """The document in ``data``. Raises WireError naming the field at fault."""
     obj = parse_json(data)
     if type(obj) is not dict:
         raise WireError("the document is no JSON object")
     creds = check_creds(obj.get("amqp_creds"))
-    config, info, fd = obj.get("config"), obj.get("ep_info") or {}, obj.get("notify_fd")
+    config, info = obj.get("config"), obj.get("ep_info") or {}
     if type(config) is not str:
         raise WireError("config is missing or no string")
     if type(info) is not dict:
         raise WireError("ep_info is no object")
-    if fd is not None and (type(fd) is not int or fd < 3):
-        raise WireError("notify_fd is no descriptor")
     return Document(
         endpoint_id=creds["endpoint_id"],
         amqp_creds=creds,
         config=config,
         ep_info=info,
         allowed_functions=_functions(obj.get("allowed_functions")),
-        notify_fd=fd,
+        notify_fd=_descriptor(obj, "notify_fd"),
+        audit_fd=_descriptor(obj, "audit_fd"),
     )

@@ -25,6 +25,7 @@ from mepd.uep.reporter import Reporter, status_message, title_state
 from mepd.uep.results import ResultStore
 from mepd.uep.signals import Signals
 from mepd.uep.snippet import Snippet
+from mepd.uep.taskaudit import TaskAudit
 from mepd.uep.tasks import TaskDesk, TaskPolicy
 from mepd.uep.title import title
 
@@ -65,8 +66,9 @@ class Endpoint:
             config.retry_lost_tasks,
         )
         self._desk = TaskDesk(
-            policy, Journal(folder / JOURNAL), ResultStore(folder), self._moved
-        )
+            policy, Journal(folder / JOURNAL), ResultStore(folder), self._moved,
+            folder=folder, audit=self._make_audit(),
+        )  # fmt: skip
         context = EngineContext(document.endpoint_id, folder, title(user, name, "worker"))
         self._engine = make(config.engine, context, self._desk, self._loop)
         self._broker = self._make_broker()
@@ -91,6 +93,14 @@ class Endpoint:
         self._halted = False
         self._closing = False
         self._exit_code = os.EX_OK
+
+    def _make_audit(self) -> TaskAudit | None:
+        fd = self._document.audit_fd
+        if fd is None:
+            return None
+        return TaskAudit(
+            self._loop, fd, lambda why: self._stop(f"the audit log cannot be written: {why}")
+        )
 
     def _make_broker(self) -> Broker:
         events = BrokerEvents(

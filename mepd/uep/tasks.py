@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from mepd.errors import WireError
-from mepd.uep import failures
+from mepd.uep import failures, taskaudit
 from mepd.uep.engines.base import Engine, EngineTask
 from mepd.uep.idle import Movement
+from mepd.uep.intake import Intake
 from mepd.uep.journal import Journal, Past
 from mepd.uep.results import ResultStore
 from mepd.uep.taskfeed import Token
@@ -57,6 +59,19 @@ class TaskPolicy:
     retry_lost: bool = False
 
 
+class Audit(Protocol):
+    """Where audit records go; see mepd.uep.taskaudit."""
+
+    def note(
+        self,
+        task_id: str,
+        function_id: str,
+        state: str,
+        text: str = "",
+        then: Callable[[], None] | None = None,
+    ) -> None: ...
+
+
 class Outlet(Protocol):
     """Where results and acks go."""
 
@@ -73,10 +88,15 @@ class _Entry:
     """A task that is not settled; more than one token if it was delivered again."""
 
     tokens: list[Token] = field(default_factory=list)
+    function_id: str = ""
 
 
 class TaskDesk:
-    """See the module. ``moved`` is called after every task received and result sent."""
+    """See the module. ``moved`` is called after every task received and result sent.
+
+    Task messages that do not fit into memory wait below ``folder``. With ``audit`` a task
+    runs only when its records are in the administrator's log.
+    """
 
     engine: Engine
 
@@ -87,8 +107,15 @@ class TaskDesk:
         store: ResultStore,
         moved: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        folder: Path | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._policy = policy
+        self._audit = audit
+        window = (lambda: self.engine.capacity) if audit is not None else None
+        self._intake = Intake(
+            folder, lambda task: self.engine.submit(task), self._not_kept, window
+        )
         self._journal = journal
         self._store = store
         self._moved = moved
@@ -134,7 +161,17 @@ class TaskDesk:
         if action is not Action.JOIN:
             self._received += 1
             self._touch()
+            function_id = headers.get("function_uuid")
+            self._entries[task_id].function_id = str(function_id or "")[:64].lower()
+            self._note(task_id, taskaudit.RECEIVED)
             self._take(action, task_id, headers, body)
+
+    def _note(
+        self, task_id: str, state: str, text: str = "", then: Callable[[], None] | None = None
+    ) -> None:
+        entry = self._entries.get(task_id)
+        if self._audit is not None and entry is not None:
+            self._audit.note(task_id, entry.function_id, state, text, then)
 
     def _take(self, action: Action, task_id: str, headers: dict[str, Any], body: bytes) -> None:
         if action is Action.SEND:
@@ -155,13 +192,19 @@ class TaskDesk:
         if allowed is not None and task.function_id not in allowed:
             text = failures.not_allowed(task.function_id, self._policy.endpoint_id)
             log.warning("%s", text)
+            self._note(task_id, taskaudit.FAILED, "Function not permitted on endpoint")
             self._fail(task_id, failures.NOT_ALLOWED, text)
             return
         refusal = self.engine.refusal(task.resources)
         if refusal is not None:
             self._fail(task_id, failures.REMOTE_ERROR, f"Failed to start task: {refusal}")
             return
-        self.engine.submit(EngineTask(task_id, body, task.serializers, task.resources))
+        ready = EngineTask(task_id, body, task.serializers, task.resources)
+        self._intake.add(ready, cleared=self._audit is None)
+        self._note(task_id, taskaudit.EXEC_START, then=lambda: self._intake.clear(task_id))
+
+    def _not_kept(self, task_id: str, text: str) -> None:
+        self._fail(task_id, failures.REMOTE_ERROR, f"Failed to start task: {text}")
 
     def _fail(self, task_id: str, code: str, text: str) -> None:
         details = failures.base_details(self._policy.endpoint_id)
@@ -169,12 +212,17 @@ class TaskDesk:
 
     # --- the engine's events ----------------------------------------------------------
     def begun(self, task_ids: Iterable[str]) -> None:
+        ids = list(task_ids)
         try:
-            self._journal.begun(task_ids)
+            self._journal.begun(ids)
         except OSError as e:
             self._alert("the task journal cannot be written: %s", e.strerror)
+        for task_id in ids:
+            self._note(task_id, taskaudit.RUNNING)
 
     def finished(self, task_id: str, packed: bytes) -> None:
+        self._note(task_id, taskaudit.EXEC_END)
+        self._intake.forget(task_id)
         outlet = self._outlet
         if outlet is not None and outlet.publish_result(task_id, packed):
             self._sending.add(task_id)
@@ -229,7 +277,7 @@ class TaskDesk:
     # --- the end ----------------------------------------------------------------------
     def release_waiting(self) -> None:
         """Give up the tasks that have not begun: unacked, they are the broker's again."""
-        for task_id in self.engine.drop_waiting():
+        for task_id in [*self._intake.drop(), *self.engine.drop_waiting()]:
             self._entries.pop(task_id, None)
 
     def abandon(self, task_ids: Iterable[str]) -> None:

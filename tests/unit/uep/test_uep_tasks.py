@@ -57,9 +57,11 @@ class Bench:
         self.journal = Journal(folder / "journal")
         self.store = ResultStore(folder)
         self.engine, self.broker, self.now = FakeEngine(), FakeBroker(), 0.0
+        audit = policy.pop("audit", None)
         self.desk = TaskDesk(
-            TaskPolicy(ENDPOINT, **policy), self.journal, self.store, lambda: None, self.clock
-        )
+            TaskPolicy(ENDPOINT, **policy), self.journal, self.store, lambda: None, self.clock,
+            folder, audit,
+        )  # fmt: skip
         self.desk.attach(self.engine, self.broker)
 
     def clock(self) -> float:
@@ -70,6 +72,26 @@ class Bench:
         values = {"task_uuid": task_id, "function_uuid": FUNCTION, **headers}
         self.desk.deliver(token, values, pack_task(Task(task_id, "buffer")))
         return token
+
+
+class FakeAudit:
+    """Keeps records; ``written()`` says that all are in the log."""
+
+    def __init__(self) -> None:
+        self.records: list[str] = []
+        self._then: list[Any] = []
+
+    def note(
+        self, task_id: str, function_id: str, state: str, text: str = "", then: Any = None
+    ) -> None:
+        self.records.append(state)
+        self._then.append(then)
+
+    def written(self) -> None:
+        then, self._then = self._then, []
+        for each in then:
+            if each is not None:
+                each()
 
 
 @pytest.fixture
@@ -265,3 +287,36 @@ def test_the_clock_moves_with_tasks_and_results(bench: Bench, task_id: str) -> N
     bench.now = 9.0
     bench.desk.confirmed([task_id])
     assert bench.desk.movement.last_move == 9.0
+
+
+def test_audited_a_task_runs_only_when_its_records_are_in_the_log(
+    tmp_path: Path, task_id: str
+) -> None:
+    audit = FakeAudit()
+    bench = Bench(tmp_path, audit=audit)
+    bench.deliver(task_id)
+    assert audit.records == ["RECEIVED", "EXEC_START"] and not bench.engine.submitted
+    audit.written()
+    assert [t.task_id for t in bench.engine.submitted] == [task_id]
+    bench.desk.begun([task_id])
+    bench.desk.finished(task_id, packed(task_id))
+    assert audit.records == ["RECEIVED", "EXEC_START", "RUNNING", "EXEC_END"]
+
+
+def test_audited_no_more_than_can_run_is_with_the_engine(tmp_path: Path) -> None:
+    audit = FakeAudit()
+    bench = Bench(tmp_path, audit=audit)
+    for tag in range(5):
+        bench.deliver(str(uuid.uuid4()), tag)
+    audit.written()
+    assert len(bench.engine.submitted) == FakeEngine.capacity
+    first = bench.engine.submitted[0].task_id
+    bench.desk.finished(first, packed(first))
+    assert len(bench.engine.submitted) == FakeEngine.capacity + 1
+
+
+def test_audited_a_refused_function_is_noted(tmp_path: Path, task_id: str) -> None:
+    audit = FakeAudit()
+    bench = Bench(tmp_path, audit=audit, allowed_functions=frozenset())
+    bench.deliver(task_id)
+    assert audit.records == ["RECEIVED", "FAILED", "EXEC_END"] and not bench.engine.submitted

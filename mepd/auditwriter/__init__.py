@@ -1,0 +1,1 @@
+"""The audit-writer: tasks' audit records from user endpoints into the administrator's log."""
