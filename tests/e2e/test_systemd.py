@@ -15,7 +15,10 @@ from tests.conftest import require, wait_for
 from tests.e2e import container
 from tests.e2e.container import Container
 
-pytestmark = pytest.mark.xdist_group("systemd")  # a machine of its own, and no port of this one
+pytestmark = [
+    pytest.mark.xdist_group("systemd"),  # a machine of its own, and no port of this one
+    pytest.mark.timeout(400),
+]
 MAN = Path(__file__).resolve().parents[2] / "man/mepd.8"
 DROP_IN = "/etc/systemd/system/mepd.service.d"
 HASTE = "[Service]\\nRestartSec=0.1\\nWatchdogSec=6\\n"
@@ -150,9 +153,16 @@ def test_reload_keeps_user_endpoints(machine: Machine) -> None:
 
 
 def test_the_next_boot(machine: Machine) -> None:
+    """With the log in the journal as well, by both ways there."""
+    machine.shell("sed -i 's/^;log_to = file/log_to = file, journald, syslog/' /etc/mepd/mepd.conf")
     machine.reboot()
     assert machine.show("ActiveState") == "active" and machine.is_online()
     assert machine.first_result(quick_start()[7:]).endswith("hello from harper\n")
+    name = machine.ueps()[0]["name"]
+    story = machine.run("journalctl", "--output=cat", f"MEPD_UEP={name}", "MEPD_USER=harper")
+    assert "User endpoint is ready" in story and "forked for 'harper'" in story
+    by_syslog = machine.run("journalctl", "_TRANSPORT=syslog", "--identifier=mepd")
+    assert "forked for 'harper'" in by_syslog and name in by_syslog
 
 
 def test_each_uep_has_its_session(machine: Machine) -> None:
@@ -207,7 +217,7 @@ def restarted_after(machine: Machine, what: str) -> str:
     wait_for(lambda: machine.show("ActiveState") == "active", 60, "readiness")
     assert machine.is_online() and machine.master() not in family
     assert not family & below(machine)
-    return machine.run("journalctl", "--no-pager", "--unit=mepd", "--lines=40")
+    return machine.run("journalctl", "--no-pager", "--unit=mepd", "--lines=400", "_PID=1")
 
 
 def test_a_killed_master_is_started_again(machine: Machine) -> None:
