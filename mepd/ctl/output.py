@@ -62,7 +62,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], show_header: boo
     """Columns of text, numbers to the right; bold and coloured on a terminal only."""
     cells = [[cell(value) for value in row] for row in rows]
     columns = range(len(header))
-    right = [bool(cells) and all(_FIGURE.fullmatch(row[i]) for row in cells) for i in columns]
+    right = [_are_figures([row[i] for row in cells]) for i in columns]
     if sys.stdout.isatty():
         _on_terminal(header if show_header else None, cells, right)
         return
@@ -74,6 +74,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], show_header: boo
             for cell, width, to_right in zip(row, widths, right, strict=True)
         )
         click.echo(line.rstrip())
+
+
+def _are_figures(column: Sequence[str]) -> bool:
+    """Whether a column holds figures, at least one, and what is unknown."""
+    return any(cell != "-" for cell in column) and all(_FIGURE.fullmatch(c) for c in column)
 
 
 def _on_terminal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ EVENTS_MAX = 1000
 FAILURES_MAX = 200
 _LAST_MAX = 2000
 _REASON_MAX = 1000
+_BREAK = re.compile(r"\s*\n\s*")
 
 RUN = "RUN"
 """The stage of a user endpoint that had started and ended otherwise than by its own will."""
@@ -61,7 +63,7 @@ class Entry:
 
 
 def _line(text: str) -> str:
-    return mepdlog.one_line(mepdlog.redact(text), _REASON_MAX)
+    return mepdlog.one_line(mepdlog.redact(_BREAK.sub(" ", text)), _REASON_MAX)
 
 
 class History:

@@ -39,7 +39,7 @@ class TestStatus:
             "program:gateway  FATAL       -     0:05  exit code 1, three times\n"
             "\n"
             "ENDPOINT  ID  STATE    BROKER  UEPS  STARTS  FAILURES  NOTE\n"
-            "gpu        -  offline       -     2       3         1  [bold]broker[/] is gone\n"
+            "gpu       -   offline  -          2       3         1  [bold]broker[/] is gone\n"
         )
 
     def test_files_with_their_versions(self, server: FakeMepd) -> None:
@@ -50,7 +50,7 @@ class TestStatus:
             **STATUS, "master": {**STATUS["master"], "files": [file]}, "endpoints": [gpu],
         }  # fmt: skip
         shown = mepctl("-s", server.path, "status", TZ="UTC").stdout
-        assert "gpu        -  draining" in shown
+        assert "gpu       -   draining" in shown
         assert shown.partition("\n\nFILE OF")[2].splitlines()[1:] == [
             "mepd.conf  0123456789ab  2001-09-09 01:46:40  /e/mepd.conf        -",
             "gpu        -             -                    /e/gpu/config.yaml  wrong",

@@ -191,7 +191,7 @@ def test_O3_one_record_of_a_start_that_failed(
         Kind.FAILED, uep(user=""), stage="TEMPLATE", code=77, reason='no "x"\nforged', seconds=0.1
     )
     (said,) = audited(caplog)
-    assert said.endswith(' stage=TEMPLATE code=77 seconds=0.1 reason="no \\"x\\"\\\\nforged"')
+    assert said.endswith(' stage=TEMPLATE code=77 seconds=0.1 reason="no \\"x\\" forged"')
     assert "\n" not in LineFormatter().format(caplog.records[0])
 
 
