@@ -33,6 +33,8 @@ _BEGIN_MAX = 10.0
 _END_MAX = 1.0
 _SEND_BUFFER = 1024 * 1024
 _REFUSAL_MAX = 4096
+_PUBLISH_MAX = 200_000
+"""What goes into the socket at once, also where net.core.wmem_max is as small as it comes."""
 
 
 class LogFailure(Exception):
@@ -205,6 +207,9 @@ class LogWriter(logging.Handler):
         """
         packet = {"publish": text, "path": str(path or "")}
         self._to_publish = json.dumps(packet).encode()
+        if len(self._to_publish) > _PUBLISH_MAX:
+            self._to_publish = b""
+            log.error("%s is not written: it would be larger than %d bytes", path, _PUBLISH_MAX)
         if not self._waiting:
             self._flush()
 

@@ -324,3 +324,18 @@ def test_publishing_to_a_writer_that_stands_still_keeps_the_newest_only(
     os.kill(pid(writer), signal.SIGCONT)
     run_until(loop, lambda: not writer._to_publish)
     wait_for(lambda: (tmp_path / "m.prom").read_text().startswith("x 199 "), 5)
+
+
+def test_a_file_beyond_all_measure_is_not_published(
+    make: Make,
+    tmp_path: Path,
+    loop: Loop,  # noqa: F811
+    reaper: Reaper,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    writer = make()
+    writer.attach(loop, reaper)
+    writer.publish(tmp_path / "m.prom", "x" * logs._PUBLISH_MAX)
+    assert "m.prom is not written: it would be larger" in caplog.text
+    writer.publish(tmp_path / "m.prom", "x" * (logs._PUBLISH_MAX - 200 - len(str(tmp_path))))
+    wait_for((tmp_path / "m.prom").exists, 5)
