@@ -49,6 +49,8 @@ class Person:
 def _person(tx: Connection, uep: Uep) -> Person:
     """The identities of the user, and new broker credentials for his user endpoint."""
     row = accounts.find_identity(tx, uep.identity_id)
+    if row.status == accounts.CLOSED:
+        raise StartFailed("The identity is disabled")
     creds = brokeraccounts.issue(tx, brokeraccounts.UEP, uep.id)
     return Person(row.username, accounts.identity_set(tx, row.person), creds)
 
@@ -146,7 +148,7 @@ class Starts:
             queue = names.command_queue(uep.endpoint_id)
             await self._link.publish("", queue, body, properties)
             log.info("asked endpoint %s to start user endpoint %s", uep.endpoint_id, uep.id)
-        except (BrokerDown, StoreUnavailable) as e:
+        except (BrokerDown, StoreUnavailable, StartFailed) as e:
             if not pending.done():
                 pending.set_exception(e)
         except Exception as e:

@@ -11,7 +11,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from mepd.gateway import keys
 from mepd.gateway.authschema import login_attempts
@@ -45,19 +46,18 @@ def wait_after(failures: int, limit: int) -> float:
 
 
 def _failures(tx: Connection, subject: Subject, now: float) -> tuple[int, float]:
-    """How many count, and when the last was."""
+    """How many count, and when the last was. The row is there and locked from now on."""
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    new = insert(login_attempts).values(subject=subject.key, failures=0, last=now)
+    tx.execute(new.on_conflict_do_nothing())
     match = login_attempts.c.subject == subject.key
-    row = tx.execute(select(login_attempts).where(match).with_for_update()).first()
-    if row is None or now - row.last > FORGET_S:
-        return 0, 0.0
-    return row.failures, row.last
+    row = tx.execute(select(login_attempts).where(match).with_for_update()).one()
+    return (0, 0.0) if now - row.last > FORGET_S else (row.failures, row.last)
 
 
 def _store(tx: Connection, subject: Subject, failures: int, last: float) -> None:
-    tx.execute(login_attempts.delete().where(login_attempts.c.subject == subject.key))
-    if failures:
-        values = {"subject": subject.key, "failures": failures, "last": last}
-        tx.execute(login_attempts.insert().values(**values))
+    match = login_attempts.c.subject == subject.key
+    tx.execute(update(login_attempts).where(match).values(failures=failures, last=last))
 
 
 def begin(tx: Connection, subjects: tuple[Subject, ...], now: float | None = None) -> int:
@@ -67,7 +67,8 @@ def begin(tx: Connection, subjects: tuple[Subject, ...], now: float | None = Non
     attempts at once from passing together.
     """
     now = time.time() if now is None else now
-    found = [(subject, *_failures(tx, subject, now)) for subject in subjects]
+    ordered = sorted(subjects, key=lambda subject: subject.key)  # no two wait for each other
+    found = [(subject, *_failures(tx, subject, now)) for subject in ordered]
     wait = max(last + wait_after(n, subject.limit) - now for subject, n, last in found)
     if wait > 0:
         return math.ceil(wait)
@@ -79,14 +80,14 @@ def begin(tx: Connection, subjects: tuple[Subject, ...], now: float | None = Non
 def succeeded(tx: Connection, who: Subject, where: Subject, now: float | None = None) -> None:
     """The attempt was good: the account is clear, the address has this one back."""
     now = time.time() if now is None else now
-    _store(tx, who, 0, 0.0)
+    _store(tx, who, 0, now)
     failures, last = _failures(tx, where, now)
     _store(tx, where, max(failures - 1, 0), last)
 
 
 def forget(tx: Connection, username: str) -> None:
     """The account may be tried again at once."""
-    _store(tx, account(username), 0, 0.0)
+    _store(tx, account(username), 0, time.time())
 
 
 def purge(tx: Connection, now: float) -> None:

@@ -1,0 +1,106 @@
+"""Logins in the store when several processes work on it, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from mepd.gateway import accounts
+from mepd.gateway.authschema import grants as grants_table
+from mepd.gateway.authschema import refresh_tokens, signing_keys
+from mepd.gateway.database import Database
+from mepd.gateway.login import attempts, sessions
+from mepd.gateway.oauth import consents, grants, idtoken
+from mepd.gateway.oauth.grants import Issued, Lifetimes, Request
+from mepd.gateway.schema import tokens
+from tests.process.test_gateway_store import postgres, url  # noqa: F401  its stores
+
+T = TypeVar("T")
+AT_ONCE = 8
+VERIFIER = "v" * 43
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()[:43]
+LIVES = Lifetimes(60, 60)
+
+
+@pytest.fixture
+def stores(url: str) -> Iterator[list[Database]]:  # noqa: F811
+    """What several processes have of one store."""
+    found = [Database(url) for _ in range(2)]
+    found[0].create()
+    yield found
+    for db in found:
+        db.close()
+
+
+def at_once(stores: list[Database], work: Callable[[Connection], T]) -> list[T]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [pool.submit(stores[n % len(stores)].write, work) for n in range(AT_ONCE)]
+        return [job.result() for job in jobs]
+
+
+def new_code(db: Database) -> str:
+    def make(tx: Connection) -> str:
+        ann = accounts.add_identity(tx, "ann@example.org")
+        cookie = sessions.log_in(tx, sessions.Authentication(ann, 5.0), None, 60)
+        session = sessions.find(tx, cookie)
+        assert session is not None
+        request = Request(
+            "app", ann, session.id, "https://x.org/", "openid", CHALLENGE, None, True
+        )
+        return grants.add_code(tx, request)
+
+    return db.write(make)
+
+
+def redeem(tx: Connection, code: str) -> Issued | None:
+    return grants.redeem_code(tx, code, "app", "https://x.org/", VERIFIER, LIVES)
+
+
+def alive(tx: Connection) -> tuple[Any, ...]:
+    """Tokens, refresh tokens and grants that work."""
+    return tuple(
+        tx.execute(select(func.count()).select_from(table).where(match)).scalar()
+        for table, match in (
+            (tokens, tokens.c.revoked.is_(False)),
+            (refresh_tokens, refresh_tokens.c.used.is_(False)),
+            (grants_table, grants_table.c.revoked.is_(False)),
+        )
+    )
+
+
+def test_g6_one_code_at_many_processes(stores: list[Database]) -> None:
+    code = new_code(stores[0])
+    answers = at_once(stores, lambda tx: redeem(tx, code))
+    assert sum(answer is not None for answer in answers) == 1
+    assert stores[0].read(alive) == (0, 0, 0), "its reuse has ended what it brought"
+
+
+def test_g6_one_refresh_token_at_many_processes(stores: list[Database]) -> None:
+    issued = stores[0].write(redeem, new_code(stores[0]))
+    assert issued is not None and stores[0].read(alive) == (1, 1, 1)
+    secret = issued.tokens[0]["refresh_token"]
+    answers = at_once(stores, lambda tx: grants.refresh(tx, secret, "app", LIVES))
+    assert sum(answer is not None for answer in answers) == 1
+    assert stores[0].read(alive) == (0, 0, 0)
+
+
+def test_attempts_at_once_do_not_pass_together(stores: list[Database]) -> None:
+    who = (attempts.Subject("a", 3), attempts.Subject("h", 100))
+    waits = at_once(stores, lambda tx: attempts.begin(tx, who, 1000.0))
+    assert waits.count(0) == 3
+
+
+def test_one_key_signs_and_one_consent_is_kept(stores: list[Database]) -> None:
+    found = at_once(stores, idtoken.load)
+    assert len({signer.key.thumbprint() for signer in found}) == 1
+    assert stores[0].read(
+        lambda tx: tx.execute(select(func.count()).select_from(signing_keys)).scalar()
+    ) == 1
+    at_once(stores, lambda tx: consents.give(tx, "ann", "app", ["openid"], True))
+    assert len(stores[0].read(consents.listed, "ann", "app")) == 1
