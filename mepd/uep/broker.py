@@ -20,6 +20,7 @@ class BrokerEvents:
     deliver: Deliver
     confirmed: Callable[[list[str]], None]
     unconfirmed: Callable[[str, bytes], None]
+    too_large: Callable[[str, bytes, int], None]
     results_up: Callable[[], None]
     settled: Callable[[], None]
     ready: Callable[[], None]
@@ -49,6 +50,7 @@ class Broker:
             self._confirmed,
             events.unconfirmed,
             self._results_up,
+            events.too_large,
         )
         self._heartbeats = Publisher(
             "heartbeats",

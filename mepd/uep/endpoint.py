@@ -107,6 +107,7 @@ class Endpoint:
             deliver=self._desk.deliver,
             confirmed=self._desk.confirmed,
             unconfirmed=self._desk.unconfirmed,
+            too_large=self._desk.too_large,
             results_up=self._desk.send_stored,
             settled=self._on_settled,
             ready=self._on_ready,

@@ -12,6 +12,7 @@ from mepd.wire.message import ACTOR_INTERCHANGE, EXEC_END, Result, pack_result, 
 REMOTE_ERROR = "RemoteExecutionError"
 NOT_ALLOWED = "FUNCTION_NOT_ALLOWED"
 WORKER_LOST = "WorkerLost"
+TOO_LARGE = "MaxResultSizeExceeded"
 ENDPOINT_LOST = "EndpointLost"
 LOST_TEXT = "the endpoint died while running this task; it was not run again"
 STOPPED_TEXT = "the endpoint was stopped while running this task; it was not run again"
@@ -19,6 +20,10 @@ STOPPED_TEXT = "the endpoint was stopped while running this task; it was not run
 
 def not_allowed(function_id: str, endpoint_id: str) -> str:
     return f"Function {function_id} not permitted on endpoint {endpoint_id}"
+
+
+def too_large(size: int, limit: int) -> str:
+    return f"{TOO_LARGE}: the broker takes messages of at most {limit} bytes, not {size}"
 
 
 def exit_text(status: int) -> str:

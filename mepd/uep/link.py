@@ -34,7 +34,7 @@ class Role(Protocol):
 
     def opened(self, channel: Channel, is_up: Callable[[], None]) -> None: ...
 
-    def closed(self) -> None: ...
+    def closed(self, error: object) -> None: ...
 
 
 def refused(error: object) -> bool:
@@ -132,14 +132,14 @@ class Link:
     def _on_close(self, connection: Connection, error: Any) -> None:
         if connection is not self._connection:
             return
-        self._drop_all()
+        self._drop_all(error)
         self._failed(f"connection closed: {cause(error)}")
 
-    def _drop_all(self) -> None:
+    def _drop_all(self, error: object) -> None:
         channels, self._channels = self._channels, {}
         for role in self._roles:
             if role.name in channels:
-                role.closed()
+                role.closed(error)
 
     def _open_channel(self, role: Role) -> None:
         connection = self._connection
@@ -163,7 +163,7 @@ class Link:
         if self._channels.get(role.name) is not channel:
             return
         del self._channels[role.name]
-        role.closed()
+        role.closed(error)
         connection = self._connection
         if self._stopped or connection is None or not connection.is_open:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,22 @@ from mepd.uep.amqp import AMQPError, BasicProperties, Channel
 log = logging.getLogger(__name__)
 
 PERSISTENT = 2
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
+
+
+def size_limit(error: object) -> int | None:
+    """The broker's limit in bytes, if it closed the channel for a message beyond it."""
+    found = _TOO_LARGE.search(str(error))
+    return int(found[1]) if found else None
+
 
 
 class Publisher:
     """One channel's worth of publishing; messages go by a key of the caller's.
 
     ``done(keys)`` tells what the broker has confirmed, ``failed(key, body)`` what it has
-    returned, refused, or not confirmed before the channel closed.
+    returned, refused, or not confirmed before the channel closed. ``too_large(key, body,
+    limit)`` is called instead for what is beyond the broker's limit and can never be taken.
     """
 
     def __init__(
@@ -27,7 +37,9 @@ class Publisher:
         done: Callable[[list[str]], None],
         failed: Callable[[str, bytes], None],
         on_up: Callable[[], None],
+        too_large: Callable[[str, bytes, int], None] | None = None,
     ) -> None:
+        self._too_large = too_large
         self.name = name
         self._info = info
         self._done = done
@@ -71,13 +83,17 @@ class Publisher:
 
         channel.confirm_delivery(self._on_confirm, callback=confirmed)
 
-    def closed(self) -> None:
+    def closed(self, error: object) -> None:
         self._channel = None
         self._up = False
         lost, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
+        limit = size_limit(error)
         for key, body in lost.values():
-            self._failed(key, body)
+            if limit is not None and len(body) > limit and self._too_large is not None:
+                self._too_large(key, body, limit)
+            else:
+                self._failed(key, body)
 
     def publish(self, key: str, body: bytes) -> bool:
         """Send a message; False if there is no channel to send it on."""

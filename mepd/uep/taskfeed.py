@@ -89,7 +89,7 @@ class TaskFeed:
             str(self._info()["queue"]), message, exclusive=True, callback=consuming
         )
 
-    def closed(self) -> None:
+    def closed(self, _error: object) -> None:
         self._channel = None
         self._consumer = ""
         self._registered = False

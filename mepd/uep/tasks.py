@@ -262,6 +262,14 @@ class TaskDesk:
         if task_id not in self._store:
             self._keep(task_id, packed)
 
+    def too_large(self, task_id: str, packed: bytes, limit: int) -> None:
+        """The broker will never take this result: an error that says so takes its place."""
+        log.warning("the result of task %s is larger than the broker's limit", task_id)
+        self._sending.discard(task_id)
+        text = failures.too_large(len(packed), limit)
+        details = failures.base_details(self._policy.endpoint_id)
+        self._keep(task_id, failures.error_result(task_id, failures.TOO_LARGE, text, details))
+
     def send_stored(self) -> None:
         """Send what waits on disk, or in memory when the disk is full."""
         outlet = self._outlet

@@ -17,6 +17,7 @@ from uep_fixtures import SERIALIZER, THREADS, Service, Uep, services, starters, 
 from tests.conftest import require
 
 Start = Callable[..., Uep]
+MESSAGE_MAX = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def own_rabbit() -> Iterator[Rabbit]:
     """A node that these tests may stop, and that times unacked deliveries out early (T6)."""
     require(server_script() is not None, "rabbitmq-server")
     node = Rabbit()
-    node.write_conf("consumer_timeout = 3000\n")
+    node.write_conf(f"consumer_timeout = 3000\nmax_message_size = {MESSAGE_MAX}\n")
     advanced = node.dir / "advanced.config"
     advanced.write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n")
     (node.dir / "rabbitmq-env.conf").write_text(f"ADVANCED_CONFIG_FILE={advanced}\n")
@@ -240,7 +241,7 @@ def test_unusable_refreshed_credentials_are_left_alone(service: Service, start: 
     assert service.value() == 8
 
 
-def test_T6_task_longer_than_the_consumer_timeout_runs_once(
+def test_T6_A10_task_longer_than_the_consumer_timeout_runs_once(
     service: Service, start: Start, tmp_path: Path
 ) -> None:
     uep = start()
@@ -293,3 +294,22 @@ def test_unroutable_results_wait(service: Service, start: Start) -> None:
     channel.queue_bind(service.result_queue, service.exchange, service.result_queue)
     assert service.value() == 8
     until(lambda: stored(uep) == [], "the store to be empty")
+
+
+def large() -> str:
+    return "x" * 1_000_000
+
+
+def test_a_result_over_the_brokers_limit_is_an_error_that_says_so(
+    service: Service, start: Start
+) -> None:
+    """It closes the channel: what else was on its way is sent again, and tasks go on."""
+    start().report()
+    small = [service.send(double, n) for n in range(5)]
+    oversize = service.send(large)
+    found = service.results(6)
+    assert found[oversize].error_code == "MaxResultSizeExceeded"
+    assert f"at most {MESSAGE_MAX} bytes" in found[oversize].data
+    assert all(found[i].error_code is None for i in small)
+    service.send(double, 4)
+    assert service.value() == 8

@@ -47,7 +47,7 @@ class FakeRole:
     def opened(self, channel: Any, is_up: Callable[[], None]) -> None:
         is_up()
 
-    def closed(self) -> None:
+    def closed(self, _error: object) -> None:
         self.closings += 1
 
 
