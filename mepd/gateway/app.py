@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mepd import __version__
-from mepd.gateway import routes_broker, routes_registry, routes_tasks
+from mepd.gateway import routes_broker, routes_operation, routes_registry, routes_tasks
 from mepd.gateway.failures import ApiError, BrokerDown, StoreUnavailable, invalid, unavailable
 from mepd.gateway.limits import BodyLimit
 from mepd.gateway.login import routes as routes_login
+from mepd.gateway.metrics import Meter
 from mepd.gateway.oauth import routes_authorize, routes_info, routes_token
 from mepd.gateway.oauth.errors import OAuthError
 from mepd.gateway.policy import routes as routes_policy
@@ -107,17 +108,19 @@ def create_app(service: Service) -> FastAPI:
         routes_policy.router,
         routes_login.router,
         routes_broker.router,
+        routes_operation.router,
     ):
         app.include_router(router)
 
-    @app.get("/healthz", tags=["operation"])
-    async def healthz() -> dict[str, bool | str]:
-        """The process lives; whether it has its broker."""
-        return {"status": "ok", "broker": service.link.connected}
-
     settings = service.settings
-    app.add_middleware(BodyLimit, limit=settings.body_max, timeout=settings.body_timeout)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.body_max,
+        timeout=settings.body_timeout,
+        total=settings.bodies_max,
+    )
     app.add_middleware(Guard)
+    app.add_middleware(Meter, metrics=service.metrics)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(OAuthError, _oauth_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from mepd.gateway import accounts
+from mepd.gateway import accounts, keys
 from mepd.gateway.accounts import Caller
 from mepd.gateway.failures import forbidden, unauthenticated
 from mepd.gateway.oauth.scopes import AUTH_SERVER, MANAGE_PROJECTS, resource_server
@@ -28,12 +28,17 @@ async def any_caller(
     service: ServiceDep,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    """Raises ApiError 401."""
+    """Raises ApiError 401, or 429 for one who asks too often."""
     if bearer is None:
         raise unauthenticated()
+    digest = keys.digest(bearer.credentials)
+    counted = service.rates.take_early(digest)
     caller = await service.db.aread(accounts.caller, bearer.credentials)
     if caller is None:
         raise unauthenticated()
+    if not counted:
+        service.rates.learn(digest, caller.identity_id)
+        service.rates.take(caller.identity_id)
     return caller
 
 

@@ -44,6 +44,11 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "session_lifetime": (int, float),
     "password_login": bool,
     "oidc": dict,
+    "requests_per_second": (int, float),
+    "requests_burst": int,
+    "payload_max": int,
+    "bodies_max": int,
+    "metrics_from": list,
 }
 _BROKER_KEYS: dict[str, type | tuple[type, ...]] = {
     "host": str,
@@ -84,6 +89,11 @@ class Settings:
     session_lifetime: float = 12 * 3600.0
     password_login: bool = True
     oidc: OidcSettings | None = None
+    requests_per_second: float = 200.0
+    requests_burst: int = 1000
+    payload_max: int = 5 * 1024 * 1024
+    bodies_max: int = 100 * 1024 * 1024
+    metrics_from: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
 def _check_keys(
@@ -221,11 +231,16 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
             "session_lifetime",
             "body_max",
             "body_timeout",
+            "requests_per_second",
+            "requests_burst",
+            "payload_max",
+            "bodies_max",
         )
         if key in document
     }
-    if "broker_auth_from" in document:
-        optional["broker_auth_from"] = tuple(str(a) for a in document["broker_auth_from"])
+    for key in ("broker_auth_from", "metrics_from"):
+        if key in document:
+            optional[key] = tuple(str(a) for a in document[key])
     optional.update(_tls(document, host, path))
     optional.update(_login(document, path))
     optional["public_url"] = _public_url(document, host, port, path)

@@ -105,6 +105,14 @@ async def declare_group_queue(link: Link, group_id: str) -> None:
     )
 
 
+async def disconnect_endpoint(link: Link, endpoint_id: str) -> None:
+    """End the endpoint's consumer, and let all gateways know. Raises BrokerDown."""
+    await link.session.call("queue_delete", queue=names.command_queue(endpoint_id))
+    goodbye = message.StatusReport(endpoint_id, {"heartbeat_period": 0, "active": False})
+    body = message.pack_status(goodbye)
+    await link.publish(names.HEARTBEATS, endpoint_id, body, BasicProperties(delivery_mode=2))
+
+
 async def declare_command_queue(link: Link, endpoint_id: str) -> None:
     """Raises BrokerDown."""
     await link.session.call(

@@ -79,5 +79,9 @@ def not_found(what: str, ident: str) -> ApiError:
     return ApiError(404, f"{what.upper()}_NOT_FOUND", f"{what} {ident} could not be found")
 
 
+def too_many(reason: str, retry_after: int = RETRY_AFTER_S) -> ApiError:
+    return ApiError(429, "TOO_MANY_REQUESTS", reason, retry_after)
+
+
 def unavailable(reason: str) -> ApiError:
     return ApiError(503, "SERVICE_UNAVAILABLE", reason, RETRY_AFTER_S)

@@ -46,6 +46,9 @@ class Presence:
     def online(self, ident: str) -> bool:
         return ident in self._entries
 
+    def count(self) -> int:
+        return len(self._entries)
+
     def online_for(self, ident: str) -> float:
         """Seconds since it came online; 0 for one that is not."""
         entry = self._entries.get(ident)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select, update
 
+from mepd.gateway.failures import ApiError
 from mepd.gateway.schema import endpoints, functions, ueps
 
 
@@ -60,6 +62,13 @@ def update_endpoint(tx: Connection, ident: str, values: dict[str, Any]) -> None:
 def get_endpoint(tx: Connection, ident: str) -> Row[Any] | None:
     query = select(endpoints).where(endpoints.c.id == ident, endpoints.c.deleted.is_(False))
     return tx.execute(query).first()
+
+
+def check_lock(row: Row[Any]) -> None:
+    """Raises ApiError 423 for an endpoint that was stopped from afar a while ago."""
+    left = math.ceil(row.locked_until - time.time())
+    if left > 0:
+        raise ApiError(423, "ENDPOINT_LOCKED", f"Endpoint {row.id} is locked", left)
 
 
 def may_see(row: Row[Any], caller: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pika.channel import Channel
@@ -21,6 +20,7 @@ from mepd.gateway.amqp import Link, Session
 from mepd.gateway.batcher import Batcher
 from mepd.gateway.database import Database
 from mepd.gateway.failures import BrokerDown, Unroutable
+from mepd.gateway.metrics import Metrics
 from mepd.gateway.taskstore import Finished
 from mepd.wire import message
 
@@ -39,12 +39,12 @@ class _Delivery:
 
 
 class Relay:
-    """``progress`` is called with the id of each user endpoint that has sent a result."""
+    """Runs on the loop of the link."""
 
-    def __init__(self, db: Database, link: Link, progress: Callable[[str], None]) -> None:
+    def __init__(self, db: Database, link: Link, metrics: Metrics) -> None:
         self._db = db
         self._link = link
-        self._progress = progress
+        self._metrics = metrics
         self._channel: Channel | None = None
         self._in_flight: set[str] = set()
         self._work: set[asyncio.Task[None]] = set()
@@ -71,8 +71,7 @@ class Relay:
         results = [(d.task_id, d.uep_id, d.body) for d in batch if d.task_id is not None]
         fresh = await self._db.awrite(taskstore.finish, results)
         self._acknowledge(batch[-1])
-        for uep_id in {d.uep_id for d in batch}:
-            self._progress(uep_id)
+        self._metrics.results.inc(len(fresh))
         if len(fresh) < len(results):
             log.info("%d results were not awaited", len(results) - len(fresh))
         await self.send(fresh)
@@ -129,6 +128,7 @@ class Relay:
 
     async def _mark(self, ids: list[str]) -> None:
         await self._db.awrite(taskstore.mark_relayed, ids)
+        self._metrics.relayed.inc(len(ids))
         self._in_flight.difference_update(ids)
 
     async def flush(self, all_of_them: bool = False) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 
 from mepd.errors import MepdError
@@ -46,14 +47,10 @@ class Reviver:
         self._locks = locks
         self._work: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
-        self._strikes: dict[str, int] = {}
+        self._strikes: dict[str, tuple[int, float]] = {}  # how many, since when
         self._reasons: dict[str, str] = {}
         self._online: dict[str, asyncio.Event] = {}
         self.relay: Relay | None = None
-
-    def progress(self, uep_id: str) -> None:
-        """A result has come: the user endpoint is worth starting again."""
-        self._strikes.pop(uep_id, None)
 
     def online(self, ident: str) -> None:
         event = self._online.pop(ident, None)
@@ -84,7 +81,7 @@ class Reviver:
                 return
             if self._presence.online(uep_id):
                 return
-            strikes = self._strikes[uep_id] = self._strikes.get(uep_id, 0) + 1
+            strikes = await self._strike(uep_id)
             log.info("user endpoint %s has gone with tasks open", uep_id)
             why = "" if strikes > STRIKES else await self._revive(uep_of(row))
             if why is not None:
@@ -94,6 +91,15 @@ class Reviver:
             asyncio.get_running_loop().call_later(DELAYS_S[-1], self.gone, uep_id)
         except Exception:
             log.exception("looking after user endpoint %s", uep_id)
+
+    async def _strike(self, uep_id: str) -> int:
+        """Count one more; the first again if a result has come, whoever has stored it."""
+        now = time.time()
+        count, since = self._strikes.get(uep_id, (0, now))
+        if count and await self._db.aread(taskstore.has_result_since, uep_id, since):
+            count, since = 0, now
+        self._strikes[uep_id] = count + 1, since
+        return count + 1
 
     async def _revive(self, uep: Uep) -> str | None:
         """Start it again. Returns None when it is online, or why that failed."""

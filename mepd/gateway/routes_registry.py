@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -9,8 +10,20 @@ from sqlalchemy import Connection, Row
 
 from mepd.gateway import brokeraccounts, names, registry, taskstore
 from mepd.gateway.accounts import Caller
+from mepd.gateway.answers import (
+    ERRORS,
+    AllowedFunctions,
+    EndpointAnswer,
+    FunctionAnswer,
+    FunctionMade,
+    Gone,
+    Locked,
+    Registered,
+    StatusAnswer,
+    Versions,
+)
 from mepd.gateway.callers import ComputeCaller, ServiceDep
-from mepd.gateway.dispatch import declare_command_queue
+from mepd.gateway.dispatch import declare_command_queue, disconnect_endpoint
 from mepd.gateway.failures import BrokerDown, forbidden, invalid, not_found, unavailable
 from mepd.gateway.models import EndpointBody, FunctionBody, Uuid
 from mepd.gateway.policy import enforce
@@ -20,13 +33,16 @@ from mepd.gateway.schema import DONE, SENT, STORED
 from mepd.gateway.service import Service
 from mepd.gateway.strict import StrictRoute
 
-router = APIRouter(tags=["compute"], route_class=StrictRoute)
+router = APIRouter(tags=["compute"], route_class=StrictRoute, responses=ERRORS)
 
 API_VERSION = "1.0.0"
 MIN_CLIENT_VERSION = "2.0.0"
+LOCK_S = 600
+"""How long a stopped endpoint stays stopped: long enough that a supervisor that starts it
+again at once does not succeed."""
 
 
-@router.get("/v2/version")
+@router.get("/v2/version", response_model=str | Versions)
 async def version(service: str | None = Query(None, max_length=32)) -> Any:
     """What a client must at least be; without ``service=all`` only the API's version."""
     if service != "all":
@@ -51,8 +67,8 @@ def packed_code(body: FunctionBody) -> str:
     return f"{len(buffer)}\n{buffer}"
 
 
-@router.post("/v2/functions")
-@router.post("/v3/functions")
+@router.post("/v2/functions", response_model=FunctionMade)
+@router.post("/v3/functions", response_model=FunctionMade)
 async def add_function(
     body: FunctionBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, str]:
@@ -67,7 +83,7 @@ async def add_function(
     return {"function_uuid": ident}
 
 
-@router.get("/v2/functions/{function_id}")
+@router.get("/v2/functions/{function_id}", response_model=FunctionAnswer)
 async def get_function(
     function_id: Uuid, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -86,7 +102,7 @@ async def get_function(
     }
 
 
-@router.delete("/v2/functions/{function_id}")
+@router.delete("/v2/functions/{function_id}", response_model=Gone)
 async def delete_function(
     function_id: Uuid, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -172,7 +188,7 @@ async def _registered(
     return names.mep_document(ident, url)
 
 
-@router.post("/v3/endpoints")
+@router.post("/v3/endpoints", response_model=Registered)
 async def add_endpoint(
     body: EndpointBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -180,12 +196,13 @@ async def add_endpoint(
     return await _registered(service, caller, body, None)
 
 
-@router.put("/v3/endpoints/{endpoint_id}")
+@router.put("/v3/endpoints/{endpoint_id}", response_model=Registered)
 async def put_endpoint(
     endpoint: VisibleEndpoint, body: EndpointBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
     """Register an endpoint again; it gets new broker credentials."""
     _require_owner(endpoint, caller)
+    registry.check_lock(endpoint)
     return await _registered(service, caller, body, endpoint.id)
 
 
@@ -207,7 +224,7 @@ def endpoint_json(row: Row[Any], online: bool) -> dict[str, Any]:
     }
 
 
-@router.get("/v2/endpoints")
+@router.get("/v2/endpoints", response_model=list[EndpointAnswer])
 async def list_endpoints(
     caller: ComputeCaller, service: ServiceDep, role: Literal["owner", "any"] = "owner"
 ) -> list[dict[str, Any]]:
@@ -215,12 +232,12 @@ async def list_endpoints(
     return [endpoint_json(row, service.presence.online(row.id)) for row in rows]
 
 
-@router.get("/v2/endpoints/{endpoint_id}")
+@router.get("/v2/endpoints/{endpoint_id}", response_model=EndpointAnswer)
 async def get_endpoint(endpoint: VisibleEndpoint, service: ServiceDep) -> dict[str, Any]:
     return endpoint_json(endpoint, service.presence.online(endpoint.id))
 
 
-@router.get("/v2/endpoints/{endpoint_id}/status")
+@router.get("/v2/endpoints/{endpoint_id}/status", response_model=StatusAnswer)
 async def endpoint_status(endpoint: VisibleEndpoint, service: ServiceDep) -> dict[str, Any]:
     counts = await service.db.aread(taskstore.counts, endpoint.id)
     return {
@@ -233,7 +250,7 @@ async def endpoint_status(endpoint: VisibleEndpoint, service: ServiceDep) -> dic
     }
 
 
-@router.get("/v3/endpoints/{endpoint_id}/allowed_functions")
+@router.get("/v3/endpoints/{endpoint_id}/allowed_functions", response_model=AllowedFunctions)
 async def allowed_functions(endpoint: VisibleEndpoint) -> dict[str, Any]:
     allowed = endpoint.allowed_functions
     return {
@@ -243,16 +260,44 @@ async def allowed_functions(endpoint: VisibleEndpoint) -> dict[str, Any]:
     }
 
 
+def _lock(tx: Connection, endpoint_id: str, until: float) -> None:
+    registry.update_endpoint(tx, endpoint_id, {"locked_until": until})
+    brokeraccounts.drop(tx, brokeraccounts.MEP, endpoint_id)
+
+
+async def _cut_off(service: Service, endpoint_id: str) -> None:
+    """Its accounts have ended; what it is connected with ends now."""
+    try:
+        await disconnect_endpoint(service.link, endpoint_id)
+    except BrokerDown as e:
+        raise unavailable(str(e)) from None
+
+
+@router.post("/v2/endpoints/{endpoint_id}/lock", response_model=Locked)
+@router.post("/v3/endpoints/{endpoint_id}/lock", response_model=Locked)
+async def lock_endpoint(
+    endpoint: VisibleEndpoint, caller: ComputeCaller, service: ServiceDep
+) -> dict[str, Any]:
+    """Stop an endpoint from afar: it is disconnected, and for a while it can neither
+    register nor be used."""
+    if not registry.may_manage(endpoint, caller.identity_id):
+        raise forbidden(f"Endpoint {endpoint.id} belongs to another identity")
+    await service.db.awrite(_lock, endpoint.id, time.time() + LOCK_S)
+    await _cut_off(service, endpoint.id)
+    return {"endpoint_id": endpoint.id, "locked_for": LOCK_S}
+
+
 def _delete(tx: Connection, endpoint_id: str) -> None:
     registry.update_endpoint(tx, endpoint_id, {"deleted": True})
     brokeraccounts.drop(tx, brokeraccounts.MEP, endpoint_id)
 
 
-@router.delete("/v2/endpoints/{endpoint_id}")
+@router.delete("/v2/endpoints/{endpoint_id}", response_model=Gone)
 async def delete_endpoint(
     endpoint: VisibleEndpoint, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
     """The endpoint can be used no more; its broker credentials end."""
     _require_owner(endpoint, caller)
     await service.db.awrite(_delete, endpoint.id)
+    await _cut_off(service, endpoint.id)
     return {"result": 302}

@@ -10,6 +10,14 @@ from sqlalchemy import Connection, Row
 
 from mepd.errors import WireError
 from mepd.gateway import brokeraccounts, names, taskstore
+from mepd.gateway.answers import (
+    ERRORS,
+    BatchAnswer,
+    GroupAnswer,
+    ResultConnection,
+    Submitted,
+    TaskAnswer,
+)
 from mepd.gateway.callers import ComputeCaller, ServiceDep
 from mepd.gateway.dispatch import declare_group_queue
 from mepd.gateway.failures import BrokerDown, not_found, unavailable
@@ -19,10 +27,10 @@ from mepd.gateway.strict import StrictRoute
 from mepd.gateway.submit import submit
 from mepd.wire import message
 
-router = APIRouter(tags=["compute"], route_class=StrictRoute)
+router = APIRouter(tags=["compute"], route_class=StrictRoute, responses=ERRORS)
 
 
-@router.post("/v3/endpoints/{endpoint_id}/submit")
+@router.post("/v3/endpoints/{endpoint_id}/submit", response_model=Submitted)
 async def submit_tasks(
     endpoint_id: Uuid, body: SubmitBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -54,7 +62,7 @@ def task_json(row: Row[Any]) -> dict[str, Any]:
     return {**answer, "status": "success", "result": result.data}
 
 
-@router.get("/v2/tasks/{task_id}")
+@router.get("/v2/tasks/{task_id}", response_model=TaskAnswer, response_model_exclude_unset=True)
 async def get_task(task_id: Uuid, caller: ComputeCaller, service: ServiceDep) -> dict[str, Any]:
     found = await service.db.aread(taskstore.get_tasks, [task_id], caller.identity_id)
     if task_id not in found:
@@ -62,7 +70,7 @@ async def get_task(task_id: Uuid, caller: ComputeCaller, service: ServiceDep) ->
     return task_json(found[task_id])
 
 
-@router.post("/v2/batch_status")
+@router.post("/v2/batch_status", response_model=BatchAnswer, response_model_exclude_unset=True)
 async def batch_status(
     body: BatchStatusBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def _group(tx: Connection, ident: str, owner: str) -> list[str] | None:
     return taskstore.group_tasks(tx, ident)
 
 
-@router.get("/v2/taskgroup/{group_id}")
+@router.get("/v2/taskgroup/{group_id}", response_model=GroupAnswer)
 async def task_group(
     group_id: Uuid, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
@@ -99,7 +107,7 @@ async def task_group(
     }
 
 
-@router.get("/v2/get_amqp_result_connection_url")
+@router.get("/v2/get_amqp_result_connection_url", response_model=ResultConnection)
 async def result_connection(caller: ComputeCaller, service: ServiceDep) -> dict[str, str]:
     """Credentials that read the queues of the caller's task groups, for a day."""
     username, password = await service.db.awrite(

@@ -90,6 +90,7 @@ endpoints = Table(
     Column("online_until", Float, nullable=False, default=0.0),
     Column("heartbeat_period", Float, nullable=False, default=30.0),
     Column("deleted", Boolean, nullable=False, default=False),
+    Column("locked_until", Float, nullable=False, default=0.0, server_default="0"),
 )
 
 # a user endpoint is remembered with all that starting it again takes
@@ -150,6 +151,7 @@ tasks = Table(
     Column("result", LargeBinary),
     Column("created", Float, nullable=False),
     Column("finished", Float),
+    Index("tasks_expiry", "finished"),
     Index("tasks_open", "uep_id", "state"),
     Index("tasks_todo", "state", "relayed"),
 )

@@ -24,9 +24,11 @@ from mepd.gateway.failures import BrokerDown, StoreUnavailable
 from mepd.gateway.login import attempts
 from mepd.gateway.login import sessions as browser_sessions
 from mepd.gateway.login.desk import Desk
+from mepd.gateway.metrics import Metrics
 from mepd.gateway.oauth import grants
 from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.presence import Presence, period_of
+from mepd.gateway.rates import Rates, Waiting
 from mepd.gateway.relay import Relay
 from mepd.gateway.revive import Reviver
 from mepd.gateway.starts import Starts
@@ -51,6 +53,9 @@ class Service:
         self.settings = settings
         self.db = db
         self.failed = False
+        self.metrics = Metrics()
+        self.rates = Rates(settings.requests_per_second, settings.requests_burst)
+        self.waiting = Waiting(settings.max_waiting)
         self.desk = Desk(db, settings.public_url, settings.oidc)
         self.policies = PolicyCache()
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -62,11 +67,24 @@ class Service:
         self.reviver = Reviver(
             db, self.link, self.presence, self.starts, settings.offline_patience, self.locks
         )
-        self.relay = Relay(db, self.link, self.reviver.progress)
+        self.relay = Relay(db, self.link, self.metrics)
         self.reviver.relay = self.relay
         self.dispatcher = Dispatcher(db, self.link)
+        self._gauges()
         self._looking: set[asyncio.Task[None]] = set()
         self._presence_log: Batcher[None] = Batcher("heartbeats", self._store_presence)
+
+    def _gauges(self) -> None:
+        metrics = self.metrics
+        metrics.gauge(
+            "broker_connected", "1 while the broker is.", lambda: float(self.link.connected)
+        )
+        metrics.gauge(
+            "submissions_waiting", "Submissions that wait.", lambda: float(self.waiting.count)
+        )
+        metrics.gauge(
+            "online", "Endpoints and user endpoints.", lambda: float(self.presence.count())
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

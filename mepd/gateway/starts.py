@@ -92,7 +92,6 @@ class Starts:
         self._timeout = timeout
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._work: set[asyncio.Task[None]] = set()
-        self.waiting = 0
 
     async def ensure(self, uep: Uep) -> None:
         """Return when the user endpoint is online.
@@ -104,11 +103,7 @@ class Starts:
         pending = self._pending.get(uep.id)
         if pending is None:
             pending = self._begin(uep)
-        self.waiting += 1
-        try:
-            await asyncio.shield(pending)
-        finally:
-            self.waiting -= 1
+        await asyncio.shield(pending)
 
     def _begin(self, uep: Uep) -> asyncio.Future[None]:
         if not self._presence.online(uep.endpoint_id):

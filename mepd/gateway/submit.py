@@ -44,8 +44,15 @@ class Accepted:
     tasks: dict[str, list[str]]
 
 
-def _check_size(body: SubmitBody) -> None:
+def _check_size(body: SubmitBody, payload_max: int) -> None:
     count = sum(len(payloads) for payloads in body.tasks.values())
+    largest = max((len(p) for payloads in body.tasks.values() for p in payloads), default=0)
+    if largest > payload_max:
+        raise ApiError(
+            413,
+            "PAYLOAD_TOO_LARGE",
+            f"A task's arguments have {largest} bytes; at most {payload_max} are accepted",
+        )
     if count == 0:
         raise invalid("no tasks")
     if count > TASKS_MAX:
@@ -65,6 +72,7 @@ def _check(
     if not registry.may_submit(endpoint, caller.identity_id):
         raise forbidden(f"Endpoint {endpoint_id} takes tasks of its owner only")
     enforce.check(tx, cache, endpoint, caller)
+    registry.check_lock(endpoint)
     functions = registry.get_functions(tx, body.tasks, caller.identity_id)
     for function_id in body.tasks:
         if function_id not in functions:
@@ -120,12 +128,11 @@ async def _is_there(service: Service, uep: Uep) -> bool:
 async def _await_online(service: Service, uep: Uep) -> None:
     if await _is_there(service, uep):
         return
-    if service.starts.waiting >= service.settings.max_waiting:
-        raise ApiError(429, "TOO_MANY_REQUESTS", "Too many submissions are waiting", 5)
-    try:
-        await service.starts.ensure(uep)
-    except StartFailed as e:
-        raise invalid(str(e)) from None
+    with service.waiting.one(uep.identity_id):
+        try:
+            await service.starts.ensure(uep)
+        except StartFailed as e:
+            raise invalid(str(e)) from None
 
 
 def _headers(function_id: str, task_id: str, body: SubmitBody) -> dict[str, Any]:
@@ -160,7 +167,7 @@ async def submit(
     service: Service, caller: Caller, endpoint_id: str, body: SubmitBody
 ) -> Accepted:
     """Raises ApiError; nothing of the tasks is stored then."""
-    _check_size(body)
+    _check_size(body, service.settings.payload_max)
     functions, row = await service.db.aread(
         _check, caller, endpoint_id, body, service.policies
     )
@@ -183,6 +190,7 @@ async def submit(
         )
     if not service.presence.online(uep.id):  # it left while the tasks were stored
         service.reviver.gone(uep.id)
+    service.metrics.accepted.inc(len(new))
     tasks: dict[str, list[str]] = {function_id: [] for function_id in body.tasks}
     for task in new:
         tasks[task.function_id].append(task.id)

@@ -219,8 +219,14 @@ def open_tasks(tx: Connection, uep_id: str) -> list[str]:
 
 
 def ueps_with_open_tasks(tx: Connection) -> list[str]:
-    query = select(tasks.c.uep_id).where(tasks.c.state != DONE).distinct()
+    query = select(tasks.c.uep_id).where(tasks.c.state.in_((STORED, SENT))).distinct()
     return list(tx.execute(query).scalars())
+
+
+def has_result_since(tx: Connection, uep_id: str, since: float) -> bool:
+    """Whether a user endpoint has brought a result after a time."""
+    query = select(tasks.c.id).where(tasks.c.uep_id == uep_id, tasks.c.state == DONE)
+    return tx.execute(query.where(tasks.c.finished > since).limit(1)).first() is not None
 
 
 def counts(tx: Connection, endpoint_id: str) -> dict[int, int]:
