@@ -35,6 +35,7 @@ async def any_caller(
     counted = service.rates.take_early(digest)
     caller = await service.db.aread(accounts.caller, bearer.credentials)
     if caller is None:
+        service.rates.forget(digest)
         raise unauthenticated()
     if not counted:
         service.rates.learn(digest, caller.identity_id)

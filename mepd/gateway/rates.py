@@ -52,6 +52,10 @@ class Rates:
         self._tokens[token_hash] = identity_id
         _trim(self._tokens)
 
+    def forget(self, token_hash: str) -> None:
+        """The token has ended; its bearer is not to spend what is its former owner's."""
+        self._tokens.pop(token_hash, None)
+
 
 def _trim(table: OrderedDict[str, tuple[float, float]] | OrderedDict[str, str]) -> None:
     while len(table) > REMEMBERED:
