@@ -86,7 +86,13 @@ def _enable(place: _Place, name: str | None, directory: Path, out: Printer) -> N
     made = [] if there else units.install(place.path, place.config)
     if name is not None:
         try:
-            made.append(_add_endpoint(place, name, directory))
+            if not _is_configured(place, name):
+                made.append(_add_endpoint(place, name, directory))
+            elif there:
+                raise ControlError(
+                    f"endpoint {name} is configured already; nothing is changed",
+                    os.EX_CANTCREAT,
+                )
         except BaseException:
             units.remove(made)
             raise
@@ -125,28 +131,29 @@ def _place(target: Target, root: Path) -> _Place:
     return _Place(root.absolute(), (target.config or DEFAULT_CONFIG).absolute())
 
 
-def _add_endpoint(place: _Place, name: str, directory: Path) -> Path:
-    """Write the section of an endpoint. Raises ControlError, ConfigError or OSError."""
+def _is_configured(place: _Place, name: str) -> bool:
+    """Whether mepd.conf names the endpoint. Raises ConfigError or OSError."""
     from mepd.config import ini
     from mepd.config.names import check_name
 
     check_name(name)
+    return any(e.name == name for e in ini.load(place.path(place.config)).endpoints)
+
+
+def _add_endpoint(place: _Place, name: str, directory: Path) -> Path:
+    """Write the section of an endpoint. Raises ControlError, ConfigError or OSError."""
     if not (place.path(directory) / "config.yaml").exists():
         raise ControlError(
             f"{directory} is no endpoint's folder: make it with mepctl configure --multi-user"
             f" {name}", os.EX_NOINPUT,
         )  # fmt: skip
-    settings = ini.load(place.path(place.config))
-    if any(e.name == name for e in settings.endpoints):
-        raise ControlError(
-            f"endpoint {name} is configured already; nothing is changed", os.EX_CANTCREAT
-        )
     path = place.section(name)
     path.parent.mkdir(mode=0o755, exist_ok=True)
     with open(path, "x") as f:
+        os.fchmod(f.fileno(), 0o644)
         f.write(f"; written by mepctl enable-on-boot\n[endpoint:{name}]\n"
                 f"directory = {str(directory).replace('%', '%%')}\n")  # fmt: skip
-    if all(e.name != name for e in ini.load(place.path(place.config)).endpoints):
+    if not _is_configured(place, name):
         path.unlink()
         raise ConfigError(f"does not include conf.d/*.conf: add [endpoint:{name}] by hand",
                           str(place.config))  # fmt: skip

@@ -89,6 +89,15 @@ def test_a_refused_endpoint_leaves_no_unit(system: Path) -> None:
     assert not (system / "etc/mepd/mepd.conf").exists()
 
 
+def test_an_endpoint_of_mepd_conf_needs_no_file_of_its_own(system: Path) -> None:
+    (system / "etc/mepd").mkdir()
+    (system / "etc/mepd/mepd.conf").write_text("[endpoint:gpu]\ndirectory = /srv/gpu\n")
+    assert enable(system, "gpu") == 0
+    assert (system / "etc/systemd/system/mepd.service").exists()
+    assert not (system / "etc/mepd/conf.d").exists()
+    assert enable(system, "gpu") == os.EX_CANTCREAT
+
+
 def test_where_conf_d_is_not_included(system: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert enable(system) == 0
     (system / "etc/mepd/mepd.conf").write_text("[mepd]\n")
