@@ -21,7 +21,6 @@ def size_limit(error: object) -> int | None:
     return int(found[1]) if found else None
 
 
-
 class Publisher:
     """One channel's worth of publishing; messages go by a key of the caller's.
 
