@@ -93,7 +93,7 @@ class Looking:
         """Where a log is, and whose: reading it is the caller's business, as that user."""
         target = text(args, "target")
         if target is None:
-            return {"path": str(self._c.settings().mepd.logfile), "user": None, "name": "master"}
+            return {"path": _own_log(self._c.settings()), "user": None, "name": "master"}
         names = {u.name: u.user for u in self.visible(caller) if targets.fits(target, u)}
         for e in self._c.history.events():
             begins = len(target) >= targets.PREFIX_MIN and (
@@ -125,6 +125,16 @@ class Looking:
             return self._c.history.listen(heard)
 
         return Stream([{"events": first}], begin)
+
+
+def _own_log(settings: Settings) -> str:
+    """The file of mepd's own log. Raises ControlError if it goes elsewhere."""
+    if "file" not in settings.mepd.log_to:
+        where = ", ".join(settings.mepd.log_to)
+        raise ControlError(
+            f"mepd logs to {where}, not to a file; see journalctl -u mepd", os.EX_UNAVAILABLE
+        )
+    return str(settings.mepd.logfile)
 
 
 def _filter(args: dict[str, Any]) -> Callable[[Entry], bool]:
