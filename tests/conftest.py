@@ -17,20 +17,13 @@ from typing import TypeVar
 
 import pytest
 
+from tests import side_by_side
+
 T = TypeVar("T")
 
 
-LAYERS = Path(__file__).parent
-TOGETHER = {"unit": "local", "process": "local", "root": "local"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist each layer is run by one process, beside the others: most of them
-    wait for servers. Modules that share a port with another layer say so themselves."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            layer = item.path.relative_to(LAYERS).parts[0]
-            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(layer, layer)))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return side_by_side.scheduler(config, log)
 
 
 def require(present: bool, what: str) -> None:

@@ -20,8 +20,6 @@ from rabbit import server_script
 from mepd import sdk
 from tests.conftest import require
 
-pytestmark = pytest.mark.xdist_group("e2e")  # the stock client's port 5000 is the sites', too
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:

@@ -15,10 +15,7 @@ from tests.conftest import require, wait_for
 from tests.e2e import container
 from tests.e2e.container import Container
 
-pytestmark = [
-    pytest.mark.xdist_group("systemd"),  # a machine of its own, and no port of this one
-    pytest.mark.timeout(400),
-]
+pytestmark = pytest.mark.timeout(400)
 MAN = Path(__file__).resolve().parents[2] / "man/mepd.8"
 DROP_IN = "/etc/systemd/system/mepd.service.d"
 HASTE = "[Service]\\nRestartSec=0.1\\nWatchdogSec=6\\n"
