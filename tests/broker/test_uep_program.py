@@ -17,7 +17,17 @@ from typing import Any
 import psutil
 import pytest
 from rabbit import Rabbit
-from uep_fixtures import PROCESSES, SERIALIZER, THREADS, Service, Uep, services, starters, until
+from uep_fixtures import (
+    PROCESSES,
+    SERIALIZER,
+    THREADS,
+    Service,
+    Uep,
+    pack_call,
+    services,
+    starters,
+    until,
+)
 
 Start = Callable[..., Uep]
 
@@ -468,3 +478,25 @@ def test_R1_dies_with_its_parent(service: Service, tmp_path: Path) -> None:
         assert len(family) >= 2
         process.kill()
         until(lambda: gone(*family), "the UEP and its worker to die", 2.0)
+
+
+def test_memory_after_many_tasks_is_what_it_was_after_few(
+    service: Service, start: Start
+) -> None:
+    uep = start()
+    uep.report()
+    buffer = pack_call(double, 2)
+    process = psutil.Process(uep.process.pid)
+
+    def after(count: int) -> int:
+        """Bytes resident once so many more tasks are done."""
+        for _ in range(count):
+            service.send_buffer(buffer)
+        until(lambda: service.depth(service.result_queue) == count, "all results", 120)
+        service.channel().queue_purge(service.result_queue)
+        rss: int = process.memory_info().rss
+        return rss
+
+    few = after(2000)
+    many = after(8000)
+    assert many - few < 3 * 1024 * 1024, (few, many)

@@ -1,0 +1,218 @@
+"""A storm: a task mix through the stock Executor while parts of a site are killed.
+
+Every future must be done in the end, each with the right value or an error that tells the
+truth. Used by the tests in its short form and by scripts/bench in its long one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.e2e.site import Site
+
+VICTIMS = ("uep", "worker", "broker", "gateway")
+
+# Run as the researcher. Each kind says which value or which error is the truth; the errors of
+# LOST tell of a part that was killed, which is true of any task while the storm lasts.
+SCRIPT = '''
+import collections, concurrent.futures, json, random, time
+
+def fast(n):
+    return n * 2
+def slow(n):
+    import time
+    time.sleep(0.3)
+    return n * 3
+def failing(n):
+    raise ValueError(f"failing {n}")
+def leaving(n):
+    import sys
+    sys.exit(n)
+def crashing(n):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+def huge(n):
+    return "x" * 11_000_000
+def unpicklable(n):
+    return (x for x in range(n))
+
+WEIGHTS = {fast: 70, slow: 12, failing: 8, leaving: 3, crashing: 2, huge: 1, unpicklable: 4}
+VALUES = {"fast": lambda n: n * 2, "slow": lambda n: n * 3}
+TRUTHS = {
+    "failing": lambda n, text: f"failing {n}" in text,
+    "leaving": lambda n, text: "SystemExit" in text,
+    "crashing": lambda n, text: "WorkerLost" in text and "SIGKILL" in text,
+    "huge": lambda n, text: "MaxResultSizeExceeded" in text,
+    "unpicklable": lambda n, text: "pickle" in text.lower(),
+}
+LOST = (
+    "WorkerLost", "EndpointLost", "the endpoint died", "the endpoint was stopped",
+    "ended unexpectedly", "terminated by signal", "did not start",
+)
+# What the client itself says while it cannot reach the service or the broker.
+CLIENT = (
+    "NetworkError", "GlobusConnectionError", "ConnectionError", "AMQP", "Connection",
+    "GlobusAPIError", "ServiceUnavailable", "SDK thread quit", "is shutdown",
+    "Unable to sustain", "ReadTimeout", "503", "502", "500", "409",
+)
+
+def judge(kind, n, future):
+    """'value', 'error', 'lost', 'client', or what is wrong."""
+    if not future.done():
+        return "hangs"
+    if future.cancelled():
+        return "client"
+    error = future.exception()
+    if error is None:
+        right = kind in VALUES and future.result() == VALUES[kind](n)
+        return "value" if right else f"wrong value {str(future.result())[:80]!r}"
+    text = f"{type(error).__name__}: {error}"
+    if kind in TRUTHS and TRUTHS[kind](n, text):
+        return "error"
+    if any(word in text for word in LOST):
+        return "lost"
+    if type(error).__name__ != "TaskExecutionFailed" and any(w in text for w in CLIENT):
+        return "client"
+    return f"untrue: {text[:600]}"
+
+def storm(total, seed, patience):
+    chance = random.Random(seed)
+    kinds = list(WEIGHTS)
+    futures, left = [], total
+    end = time.monotonic() + patience
+    while left and time.monotonic() < end:
+        ex = executor(ENGINE="ProcessPoolEngine", NODES_PER_BLOCK=2)
+        mine = []
+        try:
+            while left and time.monotonic() < end:
+                kind = chance.choices(kinds, WEIGHTS.values())[0]
+                n = total - left
+                mine.append((kind.__name__, n, ex.submit(kind, n)))
+                left -= 1
+                if n % 50 == 49:
+                    time.sleep(0.2)
+        except RuntimeError:  # the SDK's executor gave up: its futures say why; a new one
+            time.sleep(1)
+        futures += mine
+        waiting = [f for _, _, f in mine]
+        concurrent.futures.wait(waiting, timeout=max(1, end - time.monotonic()))
+        ex.shutdown(wait=False, cancel_futures=False)
+    return futures, left
+'''
+
+
+@dataclass
+class Outcome:
+    """``verdicts`` counts what became of the tasks by kind; ``wrong`` must be empty."""
+
+    verdicts: dict[str, int]
+    wrong: list[str]
+    unsubmitted: int
+    kills: dict[str, int] = field(default_factory=dict)
+
+
+class Storm:
+    """Kills a random victim every ``period`` seconds, on average, until stopped."""
+
+    def __init__(self, site: Site, seed: int, period: float) -> None:
+        self.kills = dict.fromkeys(VICTIMS, 0)
+        self._site = site
+        self._chance = random.Random(seed)
+        self._period = period
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Storm:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._chance.uniform(0.5, 1.5) * self._period):
+            what = self._chance.choice(VICTIMS)
+            with contextlib.suppress(subprocess.CalledProcessError, ProcessLookupError):
+                pid = self._pid(what)
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills[what] += 1
+
+    def _pid(self, what: str) -> int:
+        """The process to kill; 0 if there is none now."""
+        import psutil
+
+        if what in ("broker", "gateway"):
+            programs = self._site.ctl("status")["programs"]
+            return int(next((p["pid"] for p in programs if p["name"] == what), 0) or 0)
+        ueps = [u["pid"] for u in self._site.ctl("list")["ueps"] if u["state"] == "RUNNING"]
+        if not ueps:
+            return 0
+        pid: int = self._chance.choice(ueps)
+        if what == "uep":
+            return pid
+        try:
+            workers = psutil.Process(pid).children()
+        except psutil.Error:
+            return 0
+        return int(self._chance.choice(workers).pid) if workers else 0
+
+
+def run(site: Site, total: int, seed: int, period: float, patience: float) -> Outcome:
+    """The whole storm; ``patience`` is how many seconds the futures have in all."""
+    code = (
+        f"{SCRIPT}\nfutures, left = storm({total}, {seed}, {patience})\n"
+        "verdicts, wrong = collections.Counter(), []\n"
+        "for kind, n, future in futures:\n"
+        "    verdict = judge(kind, n, future)\n"
+        "    if verdict in ('value', 'error', 'lost', 'client'):\n"
+        "        verdicts[f'{kind} {verdict}'] += 1\n"
+        "    else:\n"
+        "        wrong.append(f'{kind} {n} {future.task_id}: {verdict}')\n"
+        "print(json.dumps([verdicts, wrong, left]), flush=True)\n"
+        "os._exit(0)\n"
+    )
+    begun = time.monotonic()
+    with Storm(site, seed, period) as storm:
+        said: list[Any] = json.loads(site.research(code, timeout=patience + 60).splitlines()[-1])
+    verdicts, wrong, left = said
+    verdicts["seconds"] = round(time.monotonic() - begun)
+    return Outcome(verdicts, wrong, left, storm.kills)
+
+
+MEMORY = '''
+import json, subprocess
+def double(n):
+    return 2 * n
+def resident():
+    out = subprocess.run(["mepctl", "list", "--json"], capture_output=True).stdout
+    (uep,) = json.loads(out)["ueps"]
+    with open(f"/proc/{uep['pid']}/statm") as f:
+        return int(f.read().split()[1]) * 4096
+def run(ex, count):
+    for begin in range(0, count, 1000):
+        numbers = range(begin, min(begin + 1000, count))
+        assert [f.result(300) for f in [ex.submit(double, n) for n in numbers]] == [
+            2 * n for n in numbers]
+    return resident()
+'''
+
+
+def memory(site: Site, few: int, many: int) -> tuple[int, int]:
+    """Resident bytes of a user endpoint after ``few`` tasks, and after ``many`` in all."""
+    code = (
+        f"{MEMORY}with executor(x='memory') as ex:\n"
+        f"    print(json.dumps([run(ex, {few}), run(ex, {many - few})]))\n"
+    )
+    first, last = json.loads(site.research(code, timeout=3600))
+    return first, last
