@@ -14,6 +14,7 @@ from typing import Any
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = re.compile(r"[\w/][\w/.@+-]*(?: [\w/.@+-]+)*", re.ASCII)
 _ACTIVE = re.compile(r"[^A-Za-z0-9_@%+=:,./\-\x80-\U0010ffff]")
@@ -118,10 +119,11 @@ class _Shown(str):
 def shown(value: Any) -> Any:
     """A value of mepd's own, some of which others wrote (gecos, by chfn(1)), for templates.
 
-    A name or a path prints as it is, any other text as a quoted string.
+    A name or a path prints as it is, any other text as a quoted string. Filters take the
+    quotes away again, so there is a blank for what could begin a new line.
     """
     if isinstance(value, dict):
         return _Mapping({str(k): shown(v) for k, v in value.items()})
     if isinstance(value, list):
         return _Sequence(map(shown, value))
-    return _Shown(value) if isinstance(value, str) else value
+    return _Shown(_CONTROL.sub(" ", value)) if isinstance(value, str) else value

@@ -84,10 +84,19 @@ GECOS = [
 
 @pytest.mark.parametrize("text", GECOS)
 def test_what_others_wrote_into_an_account_is_one_value(text: str) -> None:
-    wanted = text.replace("\ud800", "\ufffd")
+    wanted = text.replace("\ud800", "\ufffd").replace("\n", " ").replace("\u2028", " ")
     printed = str(shown(text))
     assert yaml.safe_load(f"a: {printed}\nb: 2") == {"a": wanted, "b": 2}
     assert yaml.safe_load(f"{{a: {printed}, b: 2}}") == {"a": wanted, "b": 2}
+
+
+@pytest.mark.parametrize("text", GECOS)
+def test_no_filter_makes_a_line_of_it(text: str) -> None:
+    import jinja2
+
+    template = "a: {{ x|upper }}\nb: {{ x.split(',')[0] }}\nc: {{ 'x ' + x }}\n"
+    printed = jinja2.Template(template).render(x=shown(text))
+    assert [line[0] for line in printed.splitlines()] == ["a", "b", "c"]
 
 
 @settings(max_examples=300, deadline=None)
