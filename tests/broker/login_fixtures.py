@@ -121,6 +121,7 @@ def person(site: Site, username: str, password: str | None = PASSWORD, **fields:
         return made
 
     try:
+        db.create()
         return db.write(add)
     finally:
         db.close()

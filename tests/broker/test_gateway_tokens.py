@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import re
 import subprocess
 import uuid
@@ -11,9 +13,12 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.routing import APIRoute
-from gateway_fixtures import Site, User, unique
-from login_fixtures import person, start_without_broker
+from gateway_fixtures import Site, User, poll, unique
+from login_fixtures import PASSWORD, Browser, person, start_without_broker
 from sqlalchemy import update
 
 from mepd.gateway.accounts import COMPUTE_SCOPE
@@ -196,3 +201,59 @@ def test_tls_is_needed_beyond_the_loopback(site: Site, tmp_path: Path) -> None:
             [site.program, "serve", "-c", str(config)], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == code and "listen" in done.stderr, done.stderr
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1, signed by itself; its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "key.pem").write_bytes(pem)
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return folder / "cert.pem"
+
+
+def test_over_tls_cookies_are_for_tls_only() -> None:
+    if server_script() is None:
+        pytest.skip("rabbitmq-server is not installed")
+    site = Site(tls_certificate="cert.pem", tls_key="key.pem")
+    try:
+        trust = str(certificate(site.dir))
+        site.url = site.url.replace("http:", "https:")
+        user = person(site, unique("harper"))
+        site.start_gateway(wait=False)
+        browser = Browser()
+        browser.http.verify, browser.http.trust_env = trust, False
+        poll(lambda: answers(site.url, trust), "the gateway")
+        said = browser.get(f"{site.url}/.well-known/openid-configuration").json()
+        assert said["issuer"] == site.url
+        browser.get(f"{site.url}/v2/web/login")
+        browser.submit(follow=False, username=user.username, password=PASSWORD)
+        assert browser.page.status_code == 303
+        assert {c.name for c in browser.http.cookies} == {
+            "__Host-mepd-form",
+            "__Host-mepd-session",
+        }
+        assert all(c.secure and c.path == "/" for c in browser.http.cookies)
+    finally:
+        site.remove()
+
+
+def answers(url: str, trust: str) -> bool:
+    try:
+        return requests.get(f"{url}/healthz", verify=trust, timeout=5).ok
+    except requests.RequestException:
+        return False

@@ -31,7 +31,7 @@ from mepd.gateway.policy import store
 from mepd.gateway.policy.model import satisfied
 from mepd.gateway.service import Service
 
-router = APIRouter(tags=["auth"])
+router = APIRouter(include_in_schema=False)
 
 _CODE = re.compile(r"[A-Za-z0-9]{16,128}")
 
