@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import socket
@@ -40,6 +41,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "body_timeout": (int, float),
     "broker_auth_from": list,
     "public_url": str,
+    "trusted_proxies": list,
     "refresh_lifetime": (int, float),
     "session_lifetime": (int, float),
     "password_login": bool,
@@ -85,6 +87,7 @@ class Settings:
     body_timeout: float = 30.0
     broker_auth_from: tuple[str, ...] = ("127.0.0.1", "::1")
     public_url: str = "http://127.0.0.1:5000"
+    trusted_proxies: tuple[str, ...] = ()
     refresh_lifetime: float = 180 * 86400.0
     session_lifetime: float = 12 * 3600.0
     password_login: bool = True
@@ -187,6 +190,14 @@ def _tls(document: dict[str, Any], host: str, path: Path) -> dict[str, str]:
     return given
 
 
+def _addresses(values: list[Any], path: Path) -> tuple[str, ...]:
+    """IP addresses. Raises ConfigError."""
+    try:
+        return tuple(str(ipaddress.ip_address(value)) for value in values)
+    except ValueError:
+        raise ConfigError("trusted_proxies must be a list of IP addresses", str(path)) from None
+
+
 def _public_url(document: dict[str, Any], host: str, port: int, path: Path) -> str:
     """Where browsers and clients find the gateway."""
     if "public_url" in document:
@@ -243,6 +254,7 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
             optional[key] = tuple(str(a) for a in document[key])
     optional.update(_tls(document, host, path))
     optional.update(_login(document, path))
+    optional["trusted_proxies"] = _addresses(document.get("trusted_proxies", []), path)
     optional["public_url"] = _public_url(document, host, port, path)
     return Settings(
         host=host,

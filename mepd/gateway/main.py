@@ -68,7 +68,8 @@ async def _serve(settings: Settings) -> int:
             log_config=None,
             access_log=False,  # paths hold ids, headers hold tokens; neither is for a log
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=3,
             timeout_keep_alive=75,
             ssl_certfile=settings.tls_certificate,

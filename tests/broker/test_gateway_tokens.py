@@ -203,6 +203,22 @@ def test_tls_is_needed_beyond_the_loopback(site: Site, tmp_path: Path) -> None:
         assert done.returncode == code and "listen" in done.stderr, done.stderr
 
 
+def test_addresses_behind_a_trusted_proxy() -> None:
+    """The broker's questions are answered to the broker, not to the proxy's clients."""
+    if server_script() is None:
+        pytest.skip("rabbitmq-server is not installed")
+    site = Site(trusted_proxies=["127.0.0.1"])
+    try:
+        start_without_broker(site)
+        url = f"{site.url}/rabbitmq/user"
+        for chain, status in ((None, 200), ("203.0.113.9", 404), ("127.0.0.1, 203.0.113.9", 404)):
+            head = {} if chain is None else {"X-Forwarded-For": chain}
+            answer = requests.post(url, data={"username": "x"}, headers=head, timeout=20)
+            assert answer.status_code == status, chain
+    finally:
+        site.remove()
+
+
 def certificate(folder: Path) -> Path:
     """A certificate for 127.0.0.1, signed by itself; its key beside it."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+import unicodedata
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -38,10 +39,15 @@ def set_password(tx: Connection, identity_id: str, password_hash: str) -> None:
     )
 
 
+def _normal(password: str) -> bytes:
+    """The same for all ways to type the same characters (NIST SP 800-63B: NFKC)."""
+    return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
+
+
 def make_hash(password: str) -> str:
     """Raises ConfigError."""
     check_new(password)
-    return _hasher.hash(password.encode("utf-8", "surrogatepass"))
+    return _hasher.hash(_normal(password))
 
 
 def stored_hash(tx: Connection, identity_id: str) -> str | None:
@@ -59,7 +65,7 @@ def _decoy() -> str:
 def verify(stored: str | None, password: str) -> bool:
     """Takes some 50 ms of processor time, whatever the answer."""
     try:
-        good = _hasher.verify(stored or _decoy(), password.encode("utf-8", "surrogatepass"))
+        good = _hasher.verify(stored or _decoy(), _normal(password))
     except (VerificationError, InvalidHashError):
         return False
     return good and stored is not None

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from mepd.errors import ConfigError
-from mepd.gateway import accounts, keys
+from mepd.gateway import accounts, config, keys
 from mepd.gateway.database import Database
 from mepd.gateway.login import attempts, external, passwords, sessions
 from mepd.gateway.login.browser import local_target
@@ -77,6 +77,7 @@ def test_passwords_are_argon2id(tx: Connection) -> None:
     assert not passwords.verify(made, "correct horsf") and not passwords.verify(None, "x")
     assert not passwords.verify(None, "no such account"), "the decoy is no password"
     assert not passwords.verify("garbage", "x")
+    assert passwords.verify(passwords.make_hash("caf\u00e9 cr\u00e8me"), "cafe\u0301 cre\u0300me")
     for bad in ("", "1234567", "x" * 2000, "é" * 600):
         with pytest.raises(ConfigError):
             passwords.make_hash(bad)
@@ -254,3 +255,64 @@ def test_when_somebody_has_proved_himself() -> None:
     assert external.authentication("a", {}, False, NOW).time == 0, "nobody knows"
     future = external.authentication("a", {"auth_time": NOW + 9999}, False, NOW)
     assert future.time == NOW
+
+
+# --- configuration --------------------------------------------------------------------
+PLAIN = "database: sqlite://\nbroker:\n  credentials: admin.json\n"
+OIDC = PLAIN + "oidc:\n  issuer: https://idp.example.org\n  credentials: client.json\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (
+        ("admin.json", '{"username": "gw", "password": "p"}'),
+        ("client.json", '{"client_id": "gw", "client_secret": "canary"}'),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+def settings_of(folder: Path, text: str) -> config.Settings:
+    (folder / "gateway.yaml").write_text(text)
+    return config.load(folder / "gateway.yaml")
+
+
+def test_an_external_provider_takes_the_place_of_passwords(folder: Path) -> None:
+    assert settings_of(folder, PLAIN).password_login
+    settings = settings_of(folder, OIDC + "  domains: [Example.ORG]\n  claims: {username: upn}\n")
+    assert settings.oidc is not None and not settings.password_login
+    assert settings.oidc.domains == {"example.org"} and settings.oidc.name == "idp.example.org"
+    assert settings.oidc.claims["username"] == "upn" and settings.oidc.claims["email"] == "email"
+    assert "canary" not in repr(settings)
+    assert settings_of(folder, OIDC + "password_login: true\n").password_login
+
+
+def test_where_browsers_find_the_gateway(folder: Path) -> None:
+    assert settings_of(folder, PLAIN).public_url == "http://127.0.0.1:5000"
+    given = settings_of(folder, PLAIN + "public_url: https://gw.example.org/\n")
+    assert given.public_url == "https://gw.example.org"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PLAIN + "public_url: http://gw.example.org\n", "public_url must be an https URL"),
+        (PLAIN + "public_url: https://a@b\n", "public_url must be an https URL"),
+        (PLAIN + "trusted_proxies: [localhost]\n", "trusted_proxies must be a list of IP"),
+        (PLAIN + "password_login: false\n", "without password_login there must be oidc"),
+        (PLAIN + "refresh_lifetime: 0\n", "greater than 0"),
+        (PLAIN + "oidc: {}\n", "oidc.credentials is missing"),
+        (PLAIN + "oidc: {credentials: client.json}\n", "oidc.issuer is missing"),
+        (PLAIN + "oidc: {isuer: x}\n", "did you mean 'issuer'"),
+        (OIDC.replace("https", "http"), "oidc.issuer must be an https URL"),
+        (OIDC.replace("client.json", "admin.json"), "client_id and client_secret"),
+        (OIDC + "  claims: {usrname: x}\n", "did you mean 'username'"),
+        (OIDC + "  domains: ['*.org']\n", "oidc.domains must be a list of domains"),
+    ],
+)
+def test_faults_of_the_configuration_are_named(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        settings_of(folder, text)
+    assert message in str(raised.value)
+    assert "canary" not in str(raised.value)
