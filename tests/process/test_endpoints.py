@@ -24,7 +24,7 @@ def test_the_id_is_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "endpoint.json").read_text()) == {"endpoint_id": new}
 
 
-@pytest.mark.parametrize("bad", ["", "\x1b]0;x\x07", "../../etc", str(uuid.uuid4()) + "\n"])
+@pytest.mark.parametrize("bad", ["", "\x1b]0;x\x07", "../../etc", f"{uuid.UUID(int=1)}\n"])
 def test_what_is_no_id_is_refused(tmp_path: Path, bad: str) -> None:
     """It would stand on the administrator's terminal, and mepd could not start again."""
     served = endpoint(tmp_path)
