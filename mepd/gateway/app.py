@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mepd import __version__
-from mepd.gateway import routes_broker, routes_operation, routes_registry, routes_tasks
+from mepd.gateway import routes_broker, routes_home, routes_operation, routes_registry, routes_tasks
 from mepd.gateway.failures import ApiError, BrokerDown, StoreUnavailable, invalid, unavailable
 from mepd.gateway.limits import BodyLimit
 from mepd.gateway.login import routes as routes_login
@@ -109,6 +109,7 @@ def create_app(service: Service) -> FastAPI:
         routes_login.router,
         routes_broker.router,
         routes_operation.router,
+        routes_home.router,
     ):
         app.include_router(router)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -251,6 +252,28 @@ def test_G7_a_locked_store(site: Site, harper: User, mep: FakeMep, function: str
         lock.close()
     ids = accepted(harper.submit(mep, {function: [payload(1)]}))
     poll(lambda: harper.finished(ids), "a result after the lock")
+
+
+def test_G7_a_full_store(site: Site, harper: User, mep: FakeMep, function: str) -> None:
+    """Writes answer 503, reads go on, nothing is half written; room again, all goes on."""
+    (first,) = accepted(harper.submit(mep, {function: [payload(1)]}))
+    poll(lambda: harper.finished([first]), "a result")
+    path = f"/v2/endpoints/{mep.id}/status"
+    total = harper.call("GET", path).json()["details"]["total_tasks"]
+    used = os.stat(site.dir / "gateway.db-wal").st_size
+    resource.prlimit(site.pid, resource.RLIMIT_FSIZE, (used, resource.RLIM_INFINITY))
+    try:
+        big = {function: [payload("x" * 400_000)] * 12}
+        answer = harper.submit(mep, big)
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["code"] == "SERVICE_UNAVAILABLE"
+        assert harper.call("GET", f"/v2/functions/{function}").status_code == 200
+        assert harper.call("GET", path).json()["details"]["total_tasks"] == total
+    finally:
+        infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(site.pid, resource.RLIMIT_FSIZE, infinity)
+    ids = accepted(harper.submit(mep, {function: [payload(1)]}))
+    poll(lambda: harper.finished(ids), "a result with room again")
 
 
 def test_the_end_of_the_process(site: Site) -> None:

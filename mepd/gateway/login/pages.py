@@ -22,6 +22,11 @@ button { font: inherit; margin: 1.5rem 1rem 0 0; padding: .4rem 1.2rem }
 :focus-visible { outline: 3px solid #0b57d0; outline-offset: 2px }
 .error { border-left: .3rem solid #b00020; padding-left: .8rem }
 .note { border-left: .3rem solid #0b57d0; padding-left: .8rem }
+body:has(table) { max-width: 64rem }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+caption { text-align: left; font-weight: 600 }
+th, td { border: 1px solid #555; padding: .3rem .6rem; text-align: left; vertical-align: top }
+td, th code { font-weight: 400; overflow-wrap: anywhere }
 .code { font: 1.2rem/1.5 monospace; overflow-wrap: anywhere; user-select: all }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
@@ -70,6 +75,13 @@ def problem(title: str, text: str, status: int) -> HTMLResponse:
 
 def _hidden(token: str) -> str:
     return f'<input type="hidden" name="form_token" value="{esc(token)}">'
+
+
+def sign_out_form(action: str, token: str) -> str:
+    return (
+        f'<form method="post" action="{esc(action)}">\n{_hidden(token)}\n'
+        '<button type="submit">Sign out</button>\n</form>'
+    )
 
 
 def _alert(error: str | None) -> str:
