@@ -24,6 +24,7 @@ from mepd.master.ends import Ends
 from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
+from mepd.master.rechecks import Rechecks
 from mepd.master.reports import Reports
 from mepd.master.states import Event, next_state
 from mepd.master.stopping import Stopper
@@ -36,7 +37,6 @@ from mepd.wire import codec, start_request
 from mepd.wire.framing import WORKER_FRAME_MAX
 from mepd.wire.stages import (
     FROM_LAUNCH,
-    Credentials,
     Failed,
     Mapped,
     SessionOpened,
@@ -94,6 +94,10 @@ class Starts:
         self._history = history or History()
         self._audit = audit
         self._reports = Reports(loop, stopper, self._on_first_report)
+        self._rechecks = Rechecks(
+            loop, table, consumer, self._history, endpoint_of, self._relaunch,
+            self._not_mapped_again,
+        )  # fmt: skip
         self.accepting = True
         ends.relaunch = self._relaunch
 
@@ -239,7 +243,7 @@ class Starts:
             self._table.add(uep)
             self._reaper.watch(launched.pid, lambda status: self._ends.ended(uep, status))
         else:
-            self._reaper.watch(launched.pid, lambda status: self._check_ended(uep, beside, status))
+            self._reaper.watch(launched.pid, lambda _: self._rechecks.ended(uep, beside))
 
     def _too_slow(self, uep: Uep) -> None:
         if uep.state in (UepState.LAUNCHING, UepState.STARTING):
@@ -258,7 +262,7 @@ class Starts:
             if beside is None:
                 self._on_mapped(uep, message)
             else:
-                self._on_checked(uep, beside, message)
+                self._rechecks.mapped(uep, beside, message)
         elif isinstance(message, SessionOpened):
             uep.process = process.identify(message.pid) or uep.process
         elif isinstance(message, Failed):
@@ -334,64 +338,8 @@ class Starts:
         self._consumer.settle(uep.tokens)
         uep.tokens.clear()
 
-    # --- a request for a UEP that runs --------------------------------------------------
-    def _on_checked(self, check: Uep, running: Uep, mapped: Mapped) -> None:
-        """The identity was mapped again: refresh the credentials of its own UEP only."""
-        assert check.stages is not None
-        check.stages.send_message(Verdict(False, "it is running"))
-        check.user, check.uid = mapped.user, mapped.uid
-        if mapped.uid != running.uid:
-            log.critical(
-                "start request for %s maps to %s, but it runs as %s: refused",
-                running.name, mapped.user, running.user, extra=running.about,
-            )  # fmt: skip
-            self._history.note_uep(
-                Kind.FAILED, check, stage="REFUSED", reason=f"it runs as {running.user}",
-                public="",
-            )  # fmt: skip
-            self._consumer.settle(check.tokens)
-            check.tokens = set()
-            return
-        if self._table.get(running.name) is not running:
-            return  # it ended meanwhile: _check_ended starts anew
-        log.info(
-            "User endpoint %s is already running (pid: %d); updating credentials then caching"
-            " arguments in case it's about to shut down", running.name, running.process.pid,
-            extra=running.about,
-        )  # fmt: skip
-        self._history.note_uep(Kind.REFRESHED, running)
-        endpoint = self._endpoint_of(running.endpoint)
-        grace = endpoint.snapshot.grace_period if endpoint else 0.0
-        running.revive = check.request
-        running.revive_until = self._loop.clock() + grace
-        if running.notify is not None:
-            running.notify.send_message(Credentials(check.request.amqp_creds))
-        if running.state is UepState.RUNNING:
-            self._consumer.settle(check.tokens)
-        else:
-            running.tokens |= check.tokens
-        check.tokens = set()
-
-    def _check_ended(self, check: Uep, running: Uep, _status: int) -> None:
-        check.release()
-        tokens, check.tokens = check.tokens, set()
-        if check.failure is not None:
-            log.error(
-                "start request for %s: %s", check.name, check.failure.reason, extra=check.about
-            )
-            failure = check.failure
-            self._history.note_uep(
-                Kind.FAILED, check, stage=failure.stage, code=failure.code,
-                reason=failure.reason, public=failure.public, seconds=self._age(check),
-            )  # fmt: skip
-            self._consumer.notify_failure(
-                check.endpoint, check.request.amqp_creds, check.failure.public, tokens
-            )
-        elif tokens and self._table.get(running.name) is None:
-            self._relaunch(check.endpoint, check.request, tokens)
-        elif tokens:
-            reason = "the identity was not mapped again"
-            self._answer(check.request, check.endpoint, _OPAQUE, tokens, reason)
+    def _not_mapped_again(self, endpoint: str, request: StartRequest, tokens: set[str]) -> None:
+        self._answer(request, endpoint, _OPAQUE, tokens, "the identity was not mapped again")
 
 
 def _for_user(uep: Uep) -> str:
