@@ -121,9 +121,10 @@ class Outcome:
 
 
 class Storm:
-    """Kills a random victim every ``period`` seconds, on average, until stopped."""
+    """Kills a random victim every ``period`` seconds, on average, for ``length`` seconds."""
 
-    def __init__(self, site: Site, seed: int, period: float) -> None:
+    def __init__(self, site: Site, seed: int, period: float, length: float) -> None:
+        self._end = time.monotonic() + length
         self.kills = dict.fromkeys(VICTIMS, 0)
         self._site = site
         self._chance = random.Random(seed)
@@ -141,6 +142,8 @@ class Storm:
 
     def _run(self) -> None:
         while not self._over.wait(self._chance.uniform(0.5, 1.5) * self._period):
+            if time.monotonic() > self._end:
+                return
             what = self._chance.choice(VICTIMS)
             with contextlib.suppress(subprocess.CalledProcessError, ProcessLookupError):
                 pid = self._pid(what)
@@ -169,7 +172,10 @@ class Storm:
 
 
 def run(site: Site, total: int, seed: int, period: float, patience: float) -> Outcome:
-    """The whole storm; ``patience`` is how many seconds the futures have in all."""
+    """The whole storm; ``patience`` is how many seconds the futures have in all.
+
+    The second half of them is calm: a future that is not done then hangs.
+    """
     code = (
         f"{SCRIPT}\nfutures, left = storm({total}, {seed}, {patience})\n"
         "verdicts, wrong = collections.Counter(), []\n"
@@ -183,7 +189,7 @@ def run(site: Site, total: int, seed: int, period: float, patience: float) -> Ou
         "os._exit(0)\n"
     )
     begun = time.monotonic()
-    with Storm(site, seed, period) as storm:
+    with Storm(site, seed, period, patience / 2) as storm:
         said: list[Any] = json.loads(site.research(code, timeout=patience + 60).splitlines()[-1])
     verdicts, wrong, left = said
     verdicts["seconds"] = round(time.monotonic() - begun)

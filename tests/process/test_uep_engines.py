@@ -225,6 +225,40 @@ def test_what_a_function_does_is_an_error_result(
     assert harness.workers()[: len(before)] == before
 
 
+def dozes(seconds: float) -> str:
+    import time
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return "slept"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_over_its_walltime_is_an_error_and_the_worker_lives(
+    make: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("GC_TASK_TIMEOUT", "0.5")
+    harness = make(kind)
+    before = time.monotonic()
+    result = harness.result(harness.submit(dozes, 60))
+    assert time.monotonic() - before < 30
+    assert result.error_code == "RemoteExecutionError"
+    assert "longer than GC_TASK_TIMEOUT (0.5 s)" in result.data and "in dozes" in result.data
+    workers = harness.workers()
+    assert harness.value(harness.submit(dozes, 0.1)) == "slept"
+    assert harness.value(harness.submit(double, 21)) == 42
+    assert harness.workers() == workers
+
+
+def test_a_walltime_that_is_no_number_is_named(
+    make: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GC_TASK_TIMEOUT", "soon")
+    harness = make()
+    assert "not 'soon'" in harness.result(harness.submit(double, 1)).data
+
+
 @pytest.mark.parametrize("buffer", ["", "junk", "3\nabc", "5\n04\nxx" * 3])
 def test_a_function_that_cannot_be_loaded(harness: Harness, buffer: str) -> None:
     assert harness.result(harness.submit_buffer(buffer)).error_code == "RemoteExecutionError"

@@ -18,6 +18,7 @@ from globus_compute_sdk.errors import MaxResultSizeExceeded
 from globus_compute_sdk.serialize import ComputeSerializer
 
 from mepd.errors import WireError
+from mepd.uep.engines import walltime
 from mepd.wire.message import (
     ACTOR_WORKER,
     EXEC_END,
@@ -118,7 +119,8 @@ class Executor:
         function: Callable[..., Any]
         task = unpack_task(body)
         function, args, kwargs = self._serializer.unpack_and_deserialize(task.task_buffer)
-        value = function(*args, **kwargs)
+        with walltime.limit(walltime.configured()):
+            value = function(*args, **kwargs)
         data: str = ComputeSerializer.serialize_from_list(value, serializers)
         if len(data) > RESULT_MAX:
             raise MaxResultSizeExceeded(len(data), RESULT_MAX)
