@@ -161,3 +161,8 @@ _TEXTS = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text} for status, text in _TEXTS.items()
 }
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text}
+    for status, text in {**_TEXTS, 409: "It conflicts with what is there"}.items()
+}
+"""For routes whose refusals have the form of OAuth 2.0, or of the auth service."""

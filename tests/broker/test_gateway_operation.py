@@ -75,10 +75,10 @@ CHECKED = [
 
 
 def examine(operation: Any, headers: dict[str, str]) -> None:
-    """Calls one operation in a dozen ways. Raises what schemathesis has found."""
+    """Calls one operation in several ways. Raises what schemathesis has found."""
 
     @settings(
-        max_examples=12,
+        max_examples=8,
         deadline=None,
         derandomize=True,
         database=None,
@@ -97,8 +97,7 @@ def test_schemathesis_finds_no_undocumented_answer(site: Site, harper: User) -> 
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) > 20
     for operation in operations:
-        if {"compute", "operation"} & set(operation.definition.raw.get("tags", [])):
-            examine(operation, headers)
+        examine(operation, headers)
     assert "Traceback" not in site.log()
 
 

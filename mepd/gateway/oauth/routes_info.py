@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from mepd.gateway.answers import REFUSALS
 from mepd.gateway import accounts
 from mepd.gateway.callers import AuthCaller, ConsentsCaller, ServiceDep
 from mepd.gateway.failures import forbidden
@@ -16,7 +17,7 @@ from mepd.gateway.oauth.routes_token import GRANTS
 from mepd.gateway.oauth.scopes import DESCRIPTIONS
 from mepd.gateway.policy import store
 
-router = APIRouter(tags=["auth"])
+router = APIRouter(tags=["auth"], responses=REFUSALS)
 
 VIEW_CONSENTS = "urn:globus:auth:scope:auth.globus.org:view_consents"
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
+from mepd.gateway.answers import REFUSALS
 from mepd.gateway import accounts
 from mepd.gateway.callers import ServiceDep
 from mepd.gateway.login import sessions
@@ -22,7 +23,7 @@ from mepd.gateway.oauth.grants import Issued, Lifetimes, token_json
 from mepd.gateway.oauth.scopes import AUTH_SERVER, group_scopes
 from mepd.gateway.service import Service
 
-router = APIRouter(tags=["auth"])
+router = APIRouter(tags=["auth"], responses=REFUSALS)
 
 
 def _lifetimes(service: Service) -> Lifetimes:

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 from sqlalchemy import Connection, Row
 
+from mepd.gateway.answers import REFUSALS
 from mepd.gateway import accounts
 from mepd.gateway.accounts import Caller
 from mepd.gateway.callers import ProjectCaller, ServiceDep
@@ -17,7 +18,7 @@ from mepd.gateway.policy import store
 from mepd.gateway.policy.model import is_pattern
 from mepd.gateway.strict import StrictRoute
 
-router = APIRouter(prefix="/v2/api", tags=["auth"], route_class=StrictRoute)
+router = APIRouter(prefix="/v2/api", tags=["auth"], route_class=StrictRoute, responses=REFUSALS)
 
 TIMEOUT_MAX = 366 * 86400
 
