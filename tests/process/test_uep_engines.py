@@ -392,16 +392,57 @@ def test_a_worker_held_open_by_its_grandchild_is_noticed(
 
         pid = os.fork()
         if pid == 0:
+            os.setsid()
+            with open(path + ".new", "w") as f:
+                f.write(str(os.getpid()))
+            os.rename(path + ".new", path)
             time.sleep(60)
             os._exit(0)
-        with open(path, "w") as f:
-            f.write(str(pid))
+        while not os.path.exists(path):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
     path = tmp_path / "pid"
     result = harness.result(harness.submit(forks_and_dies, str(path)))
     os.kill(int(path.read_text()), signal.SIGKILL)
     assert result.error_code == "WorkerLost"
+
+
+def runs_a_child(path: str, dies: bool) -> None:
+    import os
+    import signal
+    import subprocess
+    import time
+
+    child = subprocess.Popen(["sleep", "600"])
+    with open(path + ".new", "w") as f:
+        f.write(str(child.pid))
+    os.rename(path + ".new", path)
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_r2_children_of_a_killed_worker_end_with_it(harness: Harness, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    task_id = harness.submit(runs_a_child, str(path), True)
+    assert harness.result(task_id).error_code == "WorkerLost"
+    harness.until(lambda: is_gone(int(path.read_text())))
+
+
+def test_r2_children_of_workers_end_with_the_engine(harness: Harness, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    harness.submit(runs_a_child, str(path), False)
+    harness.until(path.exists)
+    harness.engine.stop()
+    harness.until(lambda: is_gone(int(path.read_text())))
 
 
 def test_a_child_that_returns_answers_for_nobody(harness: Harness) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,8 @@ class WorkerProcess:
     """Holds the tasks that were handed to it, by id; ``slots`` says how many it takes.
 
     ``on_frame`` is called for every frame, in the loop. Its end is noticed by reap(),
-    since a descendant may hold the socket open longer. Raises OSError if it cannot start.
+    since a descendant may hold the socket open longer. It leads a process group, and what
+    is in that group ends with it. Raises OSError if it cannot start.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class WorkerProcess:
         fd = theirs.fileno()
         argv = [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
         try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(fd,))
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, pass_fds=(fd,), process_group=0
+            )
         except OSError:
             ours.close()
             raise
@@ -137,6 +141,8 @@ class WorkerProcess:
 
     def poll(self) -> int | None:
         """Popen.returncode once it has ended, after every result it sent was handled."""
+        if self._ended():
+            self._kill_group()
         status = self._process.poll()
         if status is not None and self._watched:
             while True:
@@ -148,10 +154,25 @@ class WorkerProcess:
             self.close()
         return status
 
+    def _ended(self) -> bool:
+        """Whether it waits to be reaped, which keeps its pid, and so its group's, its own."""
+        if self._process.returncode is not None:
+            return False
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self.pid, options) is not None
+        except ChildProcessError:
+            return False
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def kill(self) -> None:
-        """SIGKILL; reap() learns of the end."""
+        """SIGKILL to it and to its group; reap() learns of the end."""
         self._watch(0)
-        self._process.kill()
+        if self._process.returncode is None:
+            self._kill_group()
 
     def close(self) -> None:
         self._watch(0)
