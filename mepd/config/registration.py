@@ -33,15 +33,19 @@ def _this_process() -> dict[str, str]:
 def body(
     name: str, config: ConfigYaml, config_text: str, template: str, schema: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Keys without a value are left out. Raises ConfigError."""
+    """Keys without a value are left out; a list of no functions is a value: none may run.
+
+    Raises ConfigError.
+    """
+    functions = config.uuids("allowed_functions")
     whole: dict[str, Any] = {
         "endpoint_name": name,
         "multi_user": True,
         "display_name": config.text("display_name"),
-        "allowed_functions": list(config.uuids("allowed_functions") or ()),
+        "allowed_functions": None if functions is None else list(functions),
         "authentication_policy": config.uuid("authentication_policy"),
         "subscription_uuid": config.uuid("subscription_id"),
-        "admins": list(config.uuids("admins") or ()),
+        "admins": list(config.uuids("admins") or ()) or None,
         "public": config.boolean("public"),
         "high_assurance": config.boolean("high_assurance"),
         "metadata": {
@@ -51,4 +55,4 @@ def body(
             "user_config_schema": schema,
         },
     }
-    return {key: value for key, value in whole.items() if value is not None and value != []}
+    return {key: value for key, value in whole.items() if value is not None}

@@ -141,6 +141,8 @@ class Reviver:
                 await self._link.session.call("queue_purge", queue=queue)
             except MepdError as e:
                 log.info("queue of user endpoint %s is not emptied: %s", uep_id, e)
+            else:  # with it went what another gateway may have sent meanwhile
+                await self._db.awrite(taskstore.send_again, uep_id)
         self._strikes.pop(uep_id, None)
         self._reasons.pop(uep_id, None)
 

@@ -136,6 +136,12 @@ def mark_sent(tx: Connection, ids: list[str]) -> None:
         tx.execute(update(tasks).where(match).values(state=SENT))
 
 
+def send_again(tx: Connection, uep_id: str) -> None:
+    """The user endpoint's queue was emptied: what is open has yet to be sent."""
+    match = (tasks.c.uep_id == uep_id) & (tasks.c.state == SENT)
+    tx.execute(update(tasks).where(match).values(state=STORED, lease=0.0))
+
+
 def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finished]:
     """Store results: (task id, id of the user endpoint that sent it, body).
 

@@ -196,7 +196,10 @@ def test_submit_map_and_registered_functions(client: Client, mep: FakeMep) -> No
             executor.submit(fails).result(60)
 
 
-def test_a_shell_function(client: Client, mep: FakeMep) -> None:
+def test_a_shell_function(
+    client: Client, mep: FakeMep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the fake endpoint runs it here, with files for its output
     with Executor(mep.id, client=client) as executor:
         done = executor.submit(ShellFunction("echo {word}; exit 3"), word="hello").result(60)
     assert done.returncode == 3 and done.stdout == "hello\n"

@@ -338,3 +338,12 @@ def test_what_another_process_sees_to_is_left_to_it(tx: Connection) -> None:
     assert taskstore.claim_unrelayed(tx) == []
     tx.execute(update(schema.tasks).values(lease=1.0))
     assert [f.id for f in taskstore.claim_unrelayed(tx)] == ["3"]
+
+
+def test_what_an_emptied_queue_held_is_sent_again(tx: Connection) -> None:
+    add_tasks(tx, "1", "2", "3")
+    taskstore.mark_sent(tx, ["1", "2", "3"])
+    taskstore.finish(tx, [("1", "u", b"lost")])
+    assert taskstore.claim_unsent(tx) == []
+    taskstore.send_again(tx, "u")
+    assert {t.id for t in taskstore.claim_unsent(tx)} == {"2", "3"}
