@@ -153,3 +153,37 @@ def test_the_manuals_wrapper_on_the_path(templated: Site) -> None:
         assert templated.research(code).startswith("['yes', '7', ")
     finally:
         environment.write_text(old)
+
+
+def test_a_virtual_environment_by_the_users_python(templated: Site) -> None:
+    """The wrapper chooses by GC_USER_PYTHON_VERSION; the template by user_runtime."""
+    folder = templated.demo.dir / "by_version"
+    folder.mkdir(mode=0o755)
+    chosen = templated.demo.dir / "venv"
+    umask = os.umask(0o022)
+    try:
+        subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", chosen], check=True)
+        (packages,) = chosen.glob("lib/python3*/site-packages")
+        (real,) = templated.prefix.glob("lib/python3*/site-packages")
+        (packages / "site.pth").write_text(f"import site; site.addsitedir({str(real)!r})\n")
+    finally:
+        os.umask(umask)
+    wrapper = folder / "mepd-uep"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f'case "$GC_USER_PYTHON_VERSION" in 3.*) python={chosen}/bin/python ;;\n'
+        f"*) python={templated.prefix}/bin/python ;; esac\n"
+        'exec "$python" -m mepd.uep.main "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    environment = templated.demo.dir / "demo/user_environment.yaml"
+    old = environment.read_text()
+    edit(templated, environment, f"PATH: {folder}:/usr/bin:/bin\n")
+    try:
+        code = (
+            "def f():\n    import sys\n    return sys.prefix\n"
+            "with executor(ACCOUNT_ID='venv') as ex:\n    print(ex.submit(f).result(60))\n"
+        )
+        assert templated.research(code) == f"{chosen}\n"
+    finally:
+        environment.write_text(old)
