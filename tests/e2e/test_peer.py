@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.conftest import require, wait_for
 from tests.e2e.site import Site
@@ -126,6 +127,15 @@ class Manager:
                 self.process.wait()
 
 
+def online(site: Site, endpoint_id: str) -> bool:
+    environment = site.environment()
+    answer = requests.get(
+        f"{environment['MEPD_URL']}/v2/endpoints/{endpoint_id}/status", timeout=10,
+        headers={"Authorization": f"Bearer {environment['MEPD_TOKEN']}"},
+    )  # fmt: skip
+    return bool(answer.json().get("status") == "online")
+
+
 def test_the_peer_as_the_manager(with_peer: Site, peer: Path) -> None:
     """It registers, starts user endpoints and works: clients see no difference."""
     require(with_peer.stock, "port 5000")
@@ -134,7 +144,7 @@ def test_the_peer_as_the_manager(with_peer: Site, peer: Path) -> None:
         code = RESULTS.format(engine="ThreadPoolEngine").replace(
             "with executor(", f"E['MEPD_ENDPOINT_ID'] = {manager.endpoint_id!r}\nwith executor("
         )
-        wait_for(lambda: "Endpoint begins" in manager.log(), 60, "the peer's first line")
+        wait_for(lambda: online(with_peer, manager.endpoint_id), 60, "the peer's first heartbeat")
         out = with_peer.research(code, timeout=150)
         account = with_peer.module.PEOPLE[0].account
         wanted = [(account, str(peer), i * 2) for i in range(10)]
