@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import stat
 import sys
 import time
@@ -25,29 +27,38 @@ _LOOK = 0.25
 
 
 def as_user(account: Account, show: Callable[[], int]) -> int:
-    """Run ``show`` in a child that has become ``account`` for good. Returns its exit code."""
+    """Run ``show`` in a child that has become ``account`` for good. Returns its exit code.
+
+    An interrupt ends the child, which then has ended well.
+    """
     sys.stdout.flush()
     parent = os.getpid()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     pid = os.fork()
     if pid == 0:
         os._exit(_child(account, show, parent))
-    while True:
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except KeyboardInterrupt:
-            continue  # the child got it, too
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(pid))
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(pid: int) -> None:
+    """A terminal tells the child, too; ``kill`` tells only one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
 
 
 def _child(account: Account, show: Callable[[], int], parent: int) -> int:
     code = os.EX_SOFTWARE
+    signal.signal(signal.SIGINT, lambda *_: os._exit(os.EX_OK))
     try:
         accounts.drop_for_good(account)
         die_with_parent(parent)
         os.chdir("/")
         code = show()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = os.EX_OK
     except ControlError as e:
         click.echo(f"mepctl: {e}", err=True)
         code = e.exit_code

@@ -21,11 +21,14 @@ class IdleTimer:
         limits: idle.IdleLimits,
         movement: Callable[[], idle.Movement],
         on_idle: Callable[[idle.Limit], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``clock`` is that of ``movement()`` and of the loop's timers."""
         self._loop = loop
         self._limits = limits
         self._movement = movement
         self._on_idle = on_idle
+        self._clock = clock
         self._timer: tuple[float, object] | None = None
 
     def arm(self) -> None:
@@ -38,13 +41,13 @@ class IdleTimer:
             if self._timer[0] <= when:
                 return
             self._loop.remove_timeout(self._timer[1])
-        wait = max(0.0, when - time.monotonic())
+        wait = max(0.0, when - self._clock())
         self._timer = (when, self._loop.call_later(wait, self._look))
 
     def _look(self) -> None:
         self._timer = None
         found = idle.deadline(self._limits, self._movement())
-        if found is not None and time.monotonic() >= found[0]:
+        if found is not None and self._clock() >= found[0]:
             self._on_idle(found[1])
         else:
             self.arm()
