@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mepd.consumer.replays import Fingerprint, Replays, fingerprint
 from mepd.consumer.tokens import Token
 from mepd.errors import RequestError, WireError
 from mepd.model import StartRequest
@@ -31,7 +32,8 @@ class Deliveries:
     A request that was held unacked for longer than the allowed clock skew and then comes
     again (its channel broke, or this worker died) is refused like any other old one. It is
     not lost by that: its sender is told, and may ask again. What comes again in time is
-    passed on; the master knows what it has already begun by the name.
+    passed on; the master knows what it has already begun by the name. What comes again
+    although it was settled is acked, and nothing else.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Deliveries:
         generation: str,
         channel: Any,
         outbox: Outbox,
+        replays: Replays,
         send_notice: Callable[[str, dict[str, Any], Callable[[str], None]], None],
     ) -> None:
         self.generation = generation
@@ -48,6 +51,7 @@ class Deliveries:
         self._endpoint_id = endpoint_id
         self._channel = channel
         self._outbox = outbox
+        self._replays = replays
         self._send_notice = send_notice
         self._unsettled: set[int] = set()
 
@@ -56,7 +60,8 @@ class Deliveries:
         tag = method.delivery_tag
         self._unsettled.add(tag)
         try:
-            self._pass_on(tag, self._check(properties, body))
+            request = self._check(properties, body)
+            self._pass_on(tag, request, fingerprint(properties, body))
         except RequestError as e:
             self._refuse(tag, str(e), e.amqp_creds)
         except Exception as e:
@@ -69,7 +74,14 @@ class Deliveries:
             body, properties.content_type, properties.timestamp, time.time(), self._endpoint_id
         )
 
-    def _pass_on(self, tag: int, request: StartRequest) -> None:
+    def _pass_on(self, tag: int, request: StartRequest, message: Fingerprint) -> None:
+        if self._replays.is_replay(message, self.generation):
+            _log.warning(
+                "endpoint %s: the start request for %s came again as it was; ignored",
+                self._endpoint, request.name,
+            )  # fmt: skip
+            self.settle(tag)
+            return
         token = Token(self._endpoint, self.generation, tag)
         try:
             self._outbox.send(
@@ -77,6 +89,7 @@ class Deliveries:
             )
         except WireError as e:
             raise RequestError(str(e), request.amqp_creds) from None
+        self._replays.handed_over(token, message)
 
     def _refuse(self, tag: int, reason: str, creds: dict[str, Any] | None) -> None:
         _log.warning("endpoint %s: start request refused: %s", self._endpoint, reason)

@@ -23,6 +23,7 @@ from mepd.consumer.heartbeat import Heartbeat
 from mepd.consumer.notice import Notice
 from mepd.consumer.refresh import Answer, Refresher, ask_service
 from mepd.consumer.register import Registration
+from mepd.consumer.replays import Replays
 from mepd.consumer.session import Session
 from mepd.errors import ServiceError, WireError
 from mepd.wire.worker import (
@@ -67,6 +68,7 @@ class EndpointLink:
         self._deliveries: Deliveries | None = None
         self._heartbeat: Heartbeat | None = None
         self._backoff = Backoff()
+        self._replays = Replays()
         self._timer: Any = None
         self._online_since = 0.0
         self._told: tuple[bool, str] | None = None
@@ -186,6 +188,7 @@ class EndpointLink:
             generation=next(self._generations),
             channel=channel,
             outbox=self._outbox,
+            replays=self._replays,
             send_notice=self.send_notice,
         )
         self._deliveries = deliveries
@@ -253,7 +256,11 @@ class EndpointLink:
 
     # --- what the master asks ---------------------------------------------------------
     def settle(self, token: tokens.Token) -> None:
-        """Ack a delivery of the present channel; an older one's token is dead."""
+        """Ack a delivery of the present channel; an older one's token is dead.
+
+        What it stood for comes again, and is known then.
+        """
+        self._replays.settled(token)
         if self._deliveries is None or token.generation != self._deliveries.generation:
             _log.info("endpoint %s: a settled request's channel is gone", self.serve.name)
             return

@@ -119,5 +119,5 @@ async def declare_command_queue(link: Link, endpoint_id: str) -> None:
         "queue_declare",
         queue=names.command_queue(endpoint_id),
         durable=True,
-        arguments=names.late_ack_arguments(),
+        arguments=names.command_queue_arguments(),
     )

@@ -40,6 +40,11 @@ def late_ack_arguments(lifetime_ms: int | None = None) -> dict[str, Any]:
     return arguments
 
 
+def command_queue_arguments() -> dict[str, Any]:
+    """Of two mepds that serve one endpoint, one gets the start requests until it is gone."""
+    return late_ack_arguments() | {"x-single-active-consumer": True}
+
+
 @dataclass(frozen=True)
 class PublicBroker:
     """Where endpoints and SDKs reach the broker."""

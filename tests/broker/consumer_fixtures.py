@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pika
 from rabbit import Rabbit, server_script
 
+from mepd.gateway.names import command_queue_arguments
 from mepd.wire import codec, framing, message, worker
 
 T = TypeVar("T")
@@ -210,7 +211,9 @@ class FakeService:
 
     def declare(self) -> None:
         with self.channel() as channel:
-            channel.queue_declare(self.command_queue, durable=True)
+            channel.queue_declare(
+                self.command_queue, durable=True, arguments=command_queue_arguments()
+            )
             channel.queue_declare(self.heartbeat_queue, durable=True)
             channel.exchange_declare(self.exchange, "direct", durable=True)
             channel.queue_bind(self.heartbeat_queue, self.exchange, "heartbeat")
@@ -275,6 +278,11 @@ class FakeService:
             declared = channel.queue_declare(self.command_queue, passive=True)
             count: int = declared.method.message_count
             return count
+
+    def kept(self) -> int:
+        """Start requests that are not acked."""
+        queues = control(self.rabbit, "list_queues", "--no-table-headers", "name", "messages")
+        return int(dict(line.split("\t") for line in queues.splitlines())[self.command_queue])
 
     def reports(self) -> list[message.StatusReport]:
         """Takes the status reports that have arrived."""

@@ -38,7 +38,7 @@ def still_serves(master: FakeMaster, service: FakeService) -> None:
     assert service.ready_messages() == 0
 
 
-def settle_all(rabbit: Rabbit, master: FakeMaster, service: FakeService) -> None:
+def settle_all(master: FakeMaster, service: FakeService) -> None:
     """Settle each delivery, also those made again, until the broker keeps none."""
     settled: set[str] = set()
 
@@ -46,8 +46,7 @@ def settle_all(rabbit: Rabbit, master: FakeMaster, service: FakeService) -> None
         for token in {m.token for m in master.all(StartRequested)} - settled:
             settled.add(token)
             master.send(Settle(token))
-        queues = control(rabbit, "list_queues", "--no-table-headers", "name", "messages")
-        return dict(line.split("\t") for line in queues.splitlines())[service.command_queue] == "0"
+        return service.kept() == 0
 
     until(kept_none, timeout=60)
 
@@ -192,8 +191,54 @@ def test_T6_silent_channel_close_is_noticed(
         configure(1_800_000, 60_000)
     # A channel keeps the timeout it was opened with.
     control(rabbit, "close_all_connections", "as usual again")
-    settle_all(rabbit, master, service)
+    settle_all(master, service)
     still_serves(master, service)
+
+
+def test_A9_of_two_masters_one_is_active(
+    online: FakeMaster, service: FakeService, tmp_path: Path
+) -> None:
+    """The other takes over when it dies, also what the dead one held."""
+    standby = FakeMaster(tmp_path / "standby")
+    try:
+        standby.send(service.serve())
+        standby.next(EndpointOnline, online=True)
+        service.publish(*[service.request() for _ in range(10)])
+        until(lambda: len(online.all(StartRequested)) == 10)
+        for told in online.all(StartRequested)[:4]:
+            online.send(Settle(told.token))
+        until(lambda: service.kept() == 6)
+        assert standby.all(StartRequested) == []
+        online.process.kill()
+        until(lambda: len(standby.all(StartRequested)) == 6)
+        held = {m.request["name"] for m in online.all(StartRequested)[4:]}
+        assert {m.request["name"] for m in standby.all(StartRequested)} == held
+        settle_all(standby, service)
+        still_serves(standby, service)
+    finally:
+        standby.close()
+
+
+def test_A7_a_replay_within_the_window_is_one_start(
+    online: FakeMaster, service: FakeService
+) -> None:
+    """Beside the first, after it was settled, and on a later channel."""
+    request, now = service.request(), int(time.time())
+    service.publish(request, request, timestamp=now)
+    first = online.next(StartRequested)
+    until(lambda: service.kept() == 1)
+    online.send(Settle(first.token))
+    until(lambda: service.kept() == 0)
+    service.publish(request, timestamp=now)
+    until(lambda: service.kept() == 0)
+    control(service.rabbit, "close_all_connections", "a network fault")
+    online.next(EndpointOnline, online=False)
+    online.next(EndpointOnline, online=True)
+    service.publish(request, timestamp=now)
+    until(lambda: service.kept() == 0)
+    assert len(online.all(StartRequested)) == 1
+    assert "came again as it was" in online.log.read_text()
+    still_serves(online, service)
 
 
 def test_A3_queue_deleted(online: FakeMaster, service: FakeService) -> None:
