@@ -10,18 +10,10 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
-from consumer_fixtures import FakeService, control
 from mepd_fixtures import Mepd
 
 from mepd.wire import message
 from tests.conftest import is_gone, wait_for
-
-
-def unsettled(service: FakeService) -> int:
-    """Messages of the command queue, delivered or not."""
-    listing = control(service.rabbit, "list_queues", "name", "messages")
-    rows = dict(line.split("\t") for line in listing.splitlines() if "\t" in line)
-    return int(rows[service.command_queue])
 
 
 def alive(name: str) -> int:
@@ -52,7 +44,7 @@ def test_A1_sigkill_of_the_consumer_loses_and_doubles_nothing(mepd: Mepd) -> Non
     wait_for(lambda: set(mepd.runs()) == set(names), 60, "every start")
     assert set(mepd.runs().values()) == {1}
     assert all(alive(name) == 1 for name in names)
-    wait_for(lambda: unsettled(mepd.service) == 0, 30, "every start to be settled")
+    wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
 
 
 def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
@@ -74,7 +66,7 @@ def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     assert all(alive(name) <= 1 for name in names)
     # Only a start whose master was killed before it was settled has run again.
     assert sum(mepd.runs().values()) <= len(names) + 6 * 3
-    wait_for(lambda: unsettled(mepd.service) == 0, 30, "every start to be settled")
+    wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
 
 
 def test_R8_A1_a_notice_is_sent_once_for_a_failed_start(mepd: Mepd) -> None:
@@ -94,7 +86,7 @@ def test_R8_A1_a_notice_is_sent_once_for_a_failed_start(mepd: Mepd) -> None:
         return len(seen) == 5
 
     wait_for(told, 30, "five notices")
-    wait_for(lambda: unsettled(mepd.service) == 0, 30, "every start to be settled")
+    wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
     mepd.stop()
     assert set(seen.values()) == {1}
     assert mepd.process is not None and is_gone(mepd.process.pid)
