@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mepd.config import safeyaml
+from mepd.config import limits, safeyaml
 from mepd.config.names import UUID, nearest
 from mepd.errors import ConfigError
+from mepd.posix.rlimits import Limit
 
 HONOURED = frozenset({
     "display_name", "identity_mapping_config_path", "multi_user", "amqp_port", "pam",
     "allowed_functions", "authentication_policy", "heartbeat_period", "public", "admins",
     "subscription_id", "high_assurance", "mu_child_ep_grace_period_s", "uep_command",
     "max_ueps_per_user", "user_config_template_path", "user_config_schema_path",
-    "audit_log_path",
+    "audit_log_path", "limits",
 })  # fmt: skip
 IGNORED = frozenset({
     "environment", "local_compute_services", "email", "contact_email",
@@ -132,6 +133,13 @@ class ConfigYaml:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise self.error("pam", "service_name must be the name of a file of /etc/pam.d")
         return enable, name
+
+    def limits(self) -> tuple[Limit, ...]:
+        block = self._get("limits", (dict,), "a mapping of limits")
+        try:
+            return limits.parse(block or {})
+        except ValueError as e:
+            raise self.error("limits", str(e)) from None
 
     def command(self, default: tuple[str, ...]) -> tuple[str, ...]:
         """``uep_command``: argv, or a program alone, which gets the default's arguments."""

@@ -197,6 +197,7 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         grace_period=config.number("mu_child_ep_grace_period_s", 30.0),
         uep_command=config.command(EndpointSnapshot.uep_command),
         max_ueps_per_user=config.whole("max_ueps_per_user", 1_000_000) or 0,
+        limits=config.limits(),
         audit_log_path=_audit_log(config, directory),
         registration=registration.body(name, config, config_text, template, schema),
         versions=versions(files),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mepd.posix.rlimits import Limit
+
 
 @dataclass(frozen=True)
 class MepdSection:
@@ -140,6 +142,7 @@ class EndpointSnapshot:
     grace_period: float = 30.0
     uep_command: tuple[str, ...] = ("mepd-uep", "start", "{name}", "--die-with-parent")
     max_ueps_per_user: int = 0
+    limits: tuple[Limit, ...] = ()
     audit_log_path: Path | None = None
     registration: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from mepd.launch.become import stage
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import AUDIT_FD, NOTIFY_FD, Stage
-from mepd.posix import descriptors, process, programs
+from mepd.posix import descriptors, process, programs, rlimits
 from mepd.posix.accounts import Account
 
 
@@ -113,6 +113,7 @@ def hand_over(
         for fd in set(wanted.values()) - set(wanted):
             os.close(fd)
     with stage(Stage.PARENT, "lifeline"):
+        rlimits.allow_core(plan.snapshot.limits)
         process.reset_signals()
         process.die_with_parent(parent_pid)
     with stage(Stage.EXEC, f"exec {program}"):

@@ -25,7 +25,7 @@ from mepd.launch.failure import StageError
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import Stage
-from mepd.posix import descriptors, process
+from mepd.posix import descriptors, process, rlimits
 from mepd.wire.stages import Mapped, SessionOpened
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,9 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
             return 0
         audit = sockets.audit.fileno() if sockets.audit is not None else None
         fds = handoff.Descriptors(document, sockets.notify.fileno(), audit)
+        with stage(Stage.PREPARE, "resource limits"):
+            rlimits.usual_descriptors()
+            rlimits.apply(plan.snapshot.limits)
         if plan.privileged and plan.snapshot.pam_enable:
             return _run_with_pam(plan, resolved, stages, sockets, fds)
         return _become_uep(plan, resolved, stages, sockets, fds, plan.master_pid, {}, lambda: None)
@@ -109,7 +112,7 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         descriptors.null_stdio()
         descriptors.close_all_but([0, 1, 2, *keep])
         process.reset_scheduling()
-        process.no_core_dumps()
+        rlimits.no_core_dumps_yet()
         # A mapper that does not read, or a master that is gone, is an error and no death:
         # a PAM session would stay open.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -25,7 +25,7 @@ from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
 from mepd.launch.resolve import Resolved
 from mepd.model import StartRequest
-from mepd.posix import accounts, process
+from mepd.posix import accounts, rlimits
 from mepd.wire import codec
 from mepd.wire.framing import parse_json
 
@@ -153,7 +153,7 @@ def _render(job: Job, plan: LaunchPlan) -> dict[str, Any]:
         resolved = _account(job, plan)
         if os.geteuid() == 0:
             accounts.drop_for_good(resolved.account)
-        process.no_core_dumps()
+        rlimits.no_core_dumps()
         text, _ = render.configuration(
             plan.snapshot,
             job.options,

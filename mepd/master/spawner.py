@@ -17,7 +17,7 @@ import setproctitle
 from mepd import log as mepdlog
 from mepd.config.launchplan import LaunchPlan
 from mepd.config.settings import MepdSection
-from mepd.posix import accounts, descriptors, process
+from mepd.posix import accounts, descriptors, process, rlimits
 from mepd.posix.accounts import Account
 
 
@@ -123,7 +123,7 @@ def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
     descriptors.close_all_but([0, 1, 2, *keep])
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
     process.reset_scheduling()
-    process.no_core_dumps()
+    rlimits.no_core_dumps()
     os.umask(0o077)
     os.chdir("/")
 

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from mepd.posix import process, syscalls
+from mepd.posix import process, rlimits, syscalls
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
@@ -130,6 +130,6 @@ def leave_like(status: int) -> int:
         number = os.WTERMSIG(status)
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
-        process.no_core_dumps()
+        rlimits.no_core_dumps()
         os.kill(os.getpid(), number)
     return os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -74,11 +73,6 @@ def reset_scheduling() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
         f.write("0")
-
-
-def no_core_dumps() -> None:
-    """RLIMIT_CORE 0 for this process and what it execs."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @dataclass(frozen=True)

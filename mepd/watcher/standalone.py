@@ -10,7 +10,7 @@ import os
 import sys
 
 from mepd.errors import WireError
-from mepd.posix import accounts, process
+from mepd.posix import accounts, rlimits
 from mepd.watcher import bounds
 from mepd.watcher.main import validate
 from mepd.wire import codec
@@ -25,7 +25,7 @@ def main() -> int:
     question = sys.stdin.buffer.read()
     if os.geteuid() == 0:
         accounts.drop_for_good(accounts.lookup(_NOBODY))
-    process.no_core_dumps()
+    rlimits.no_core_dumps()
     bounds.limit_memory()
     try:
         message = {"kind": "Validate", "token": "", **parse_json(question)}

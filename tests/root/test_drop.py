@@ -14,6 +14,7 @@ import pytest
 
 from mepd.model import Stage
 from mepd.posix import accounts, syscalls
+from mepd.posix.rlimits import Limit
 from tests.conftest import User
 from tests.root import launching
 
@@ -45,6 +46,8 @@ out["environ"] = dict(os.environ)
 out["cwd"] = os.getcwd()
 out["stdin"] = json.load(open(0))
 out["core"] = resource.getrlimit(resource.RLIMIT_CORE)
+out["nofile"] = resource.getrlimit(resource.RLIMIT_NOFILE)
+out["nproc"] = resource.getrlimit(resource.RLIMIT_NPROC)
 numbers = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
 out["ignored"] = [s for s in numbers if signal.getsignal(s) == signal.SIG_IGN]
 socket.socket(fileno=5).sendall(json.dumps(out).encode())
@@ -133,11 +136,33 @@ def test_T10_T12_D6_signals_scheduling_limits(harper: User, tmp_path: Path) -> N
             # Python itself ignores SIGPIPE and SIGXFSZ at its start.
             assert set(seen["ignored"]) <= {signal.SIGPIPE, signal.SIGXFSZ}
             assert seen["nice"] == 0 and seen["oom"] == 0
+            assert seen["nofile"] == [1024, 12345] and seen["core"] == [0, 0]
             code = 0
         except BaseException as e:
             print("child:", repr(e), flush=True)
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_D6_limits_as_configured(harper: User, tmp_path: Path) -> None:
+    limits = (Limit("nofile", 512, 2000), Limit("nproc", 300, 300), Limit("core", 4096, 8192))
+    seen = probe(harper, tmp_path, limits=limits)
+    assert seen["nofile"] == [512, 2000]
+    assert seen["nproc"] == [300, 300]
+    assert seen["core"] == [4096, 8192]
+
+
+def test_a_limit_that_cannot_be_had_is_named(harper: User, tmp_path: Path) -> None:
+    snap = launching.snapshot(
+        launching.script(tmp_path, PROBE), limits=(Limit("nofile", 10, 2**40),)
+    )
+    launch = launching.Launch(launching.plan(snap, launching.request(f"{harper.name}@example.org")))
+    try:
+        failed = launch.stages().failed
+        assert failed is not None and failed.code == Stage.PREPARE
+        assert "limit nofile" in failed.reason
+    finally:
+        launch.close()
 
 
 def test_D5_a_setuid_program_gives_nothing(harper: User, tmp_path: Path) -> None:
