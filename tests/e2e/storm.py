@@ -9,88 +9,80 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import random
 import signal
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tests.e2e import judge
 from tests.e2e.site import Site
 
 VICTIMS = ("uep", "worker", "broker", "gateway")
+WIDTH = 2
+"""Tasks that the user endpoint runs at a time."""
 
-# Run as the researcher. Each kind says which value or which error is the truth; the errors of
-# LOST tell of a part that was killed, which is true of any task while the storm lasts.
+# The first lines of every task: it notes by its id that it runs.
+_NOTE = """\
+    import os
+    with open(os.path.expanduser("~/FILE"), "a") as f:
+        f.write(os.environ["GC_TASK_UUID"] + "\\n")
+"""
+# Run as the researcher; what the futures ended in is for tests/e2e/judge.py to say.
 SCRIPT = '''
-import collections, concurrent.futures, json, random, time
+import concurrent.futures, json, random, time
 
 def fast(n):
+NOTE
     return n * 2
 def slow(n):
+NOTE
     import time
     time.sleep(0.3)
     return n * 3
 def failing(n):
+NOTE
     raise ValueError(f"failing {n}")
 def leaving(n):
+NOTE
     import sys
     sys.exit(n)
 def crashing(n):
+NOTE
     import os, signal
     os.kill(os.getpid(), signal.SIGKILL)
 def huge(n):
+NOTE
     return "x" * 11_000_000
 def unpicklable(n):
+NOTE
     return (x for x in range(n))
 
 WEIGHTS = {fast: 70, slow: 12, failing: 8, leaving: 3, crashing: 2, huge: 1, unpicklable: 4}
-VALUES = {"fast": lambda n: n * 2, "slow": lambda n: n * 3}
-TRUTHS = {
-    "failing": lambda n, text: f"failing {n}" in text,
-    "leaving": lambda n, text: "SystemExit" in text,
-    "crashing": lambda n, text: "WorkerLost" in text and "SIGKILL" in text,
-    "huge": lambda n, text: "MaxResultSizeExceeded" in text,
-    "unpicklable": lambda n, text: "pickle" in text.lower(),
-}
-LOST = (
-    "WorkerLost", "EndpointLost", "the endpoint died", "the endpoint was stopped",
-    "ended unexpectedly", "terminated by signal", "did not start",
-)
-# What the client itself says while it cannot reach the service or the broker.
-CLIENT = (
-    "NetworkError", "GlobusConnectionError", "ConnectionError", "AMQP", "Connection",
-    "GlobusAPIError", "ServiceUnavailable", "SDK thread quit", "is shutdown",
-    "Unable to sustain", "ReadTimeout", "503", "502", "500", "409",
-)
 
-def judge(kind, n, future):
-    """'value', 'error', 'lost', 'client', or what is wrong."""
+def ending(kind, n, future):
     if not future.done():
-        return "hangs"
+        return kind, n, future.task_id, "open", "", ""
     if future.cancelled():
-        return "client"
+        return kind, n, future.task_id, "cancelled", "", ""
     error = future.exception()
     if error is None:
-        right = kind in VALUES and future.result() == VALUES[kind](n)
-        return "value" if right else f"wrong value {str(future.result())[:80]!r}"
-    text = f"{type(error).__name__}: {error}"
-    if kind in TRUTHS and TRUTHS[kind](n, text):
-        return "error"
-    if any(word in text for word in LOST):
-        return "lost"
-    if type(error).__name__ != "TaskExecutionFailed" and any(w in text for w in CLIENT):
-        return "client"
-    return f"untrue: {text[:600]}"
+        return kind, n, future.task_id, "value", "", repr(future.result())[:80]
+    text = getattr(error, "remote_data", None) or str(error)
+    return kind, n, future.task_id, "error", type(error).__name__, text[-4000:]
 
 def storm(total, seed, patience):
     chance = random.Random(seed)
     kinds = list(WEIGHTS)
     futures, left = [], total
-    end = time.monotonic() + patience
+    begun = time.monotonic()
+    end = begun + patience
     while left and time.monotonic() < end:
-        ex = executor(ENGINE="ProcessPoolEngine", NODES_PER_BLOCK=2)
+        ex = executor(ENGINE="ProcessPoolEngine", NODES_PER_BLOCK=WIDTH)
         mine = []
         try:
             while left and time.monotonic() < end:
@@ -98,8 +90,9 @@ def storm(total, seed, patience):
                 n = total - left
                 mine.append((kind.__name__, n, ex.submit(kind, n)))
                 left -= 1
-                if n % 50 == 49:
-                    time.sleep(0.2)
+                if n % 25 == 24:  # spread over the time of the kills
+                    due = begun + patience / 2 * n / total
+                    time.sleep(max(0.2, due - time.monotonic()))
         except RuntimeError:  # the SDK's executor gave up: its futures say why; a new one
             time.sleep(1)
         futures += mine
@@ -107,7 +100,7 @@ def storm(total, seed, patience):
         concurrent.futures.wait(waiting, timeout=max(1, end - time.monotonic()))
         ex.shutdown(wait=False, cancel_futures=False)
     return futures, left
-'''
+'''.replace("NOTE\n", _NOTE).replace("WIDTH", str(WIDTH))
 
 
 @dataclass
@@ -176,24 +169,22 @@ def run(site: Site, total: int, seed: int, period: float, patience: float) -> Ou
 
     The second half of them is calm: a future that is not done then hangs.
     """
+    notes = Path(pwd.getpwnam(site.module.PEOPLE[0].account).pw_dir) / site.demo.dir.name
     code = (
-        f"{SCRIPT}\nfutures, left = storm({total}, {seed}, {patience})\n"
-        "verdicts, wrong = collections.Counter(), []\n"
-        "for kind, n, future in futures:\n"
-        "    verdict = judge(kind, n, future)\n"
-        "    if verdict in ('value', 'error', 'lost', 'client'):\n"
-        "        verdicts[f'{kind} {verdict}'] += 1\n"
-        "    else:\n"
-        "        wrong.append(f'{kind} {n} {future.task_id}: {verdict}')\n"
-        "print(json.dumps([verdicts, wrong, left]), flush=True)\n"
+        f"{SCRIPT.replace('FILE', notes.name)}\n"
+        f"futures, left = storm({total}, {seed}, {patience})\n"
+        "print(json.dumps([[ending(*f) for f in futures], left]), flush=True)\n"
         "os._exit(0)\n"
     )
     begun = time.monotonic()
     with Storm(site, seed, period, patience / 2) as storm:
         said: list[Any] = json.loads(site.research(code, timeout=patience + 60).splitlines()[-1])
-    verdicts, wrong, left = said
-    verdicts["seconds"] = round(time.monotonic() - begun)
-    return Outcome(verdicts, wrong, left, storm.kills)
+    endings = [judge.Ending(*e) for e in said[0]]
+    verdicts, wrong = judge.judge(endings, judge.Kills(storm.kills, WIDTH))
+    ran = notes.read_text().split()
+    notes.unlink()
+    verdicts["ran"], verdicts["seconds"] = len(ran), round(time.monotonic() - begun)
+    return Outcome(verdicts, wrong + judge.run_twice(ran), said[1], storm.kills)
 
 
 MEMORY = '''
