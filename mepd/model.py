@@ -16,6 +16,8 @@ AUDIT_FD = 4
 """The descriptor for audit records of tasks, where the endpoint has an audit log."""
 NOTIFY_FD = 5
 """The descriptor on which a UEP reports to mepd; its end of file means that mepd is gone."""
+CREDENTIALS_FD = 6
+"""The descriptor of the memory file in which a UEP finds refreshed broker credentials."""
 
 
 class Stage(enum.IntEnum):

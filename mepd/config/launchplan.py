@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mepd.config.settings import EndpointSnapshot, MepdSection
 from mepd.model import StartRequest
@@ -20,6 +20,18 @@ class AccountPolicy:
     allow_gids: tuple[int, ...] | None = None
     forbidden_uids: tuple[int, ...] = (0,)
     name_pattern: str = MepdSection.mapped_name_pattern
+
+
+@dataclass(frozen=True)
+class CredentialFile:
+    """Where a UEP finds refreshed broker credentials, as globus-compute-endpoint 4.19 has it.
+
+    A memory file; ``fd`` is mepd's own descriptor, to write it. What it holds is encrypted
+    with ``key``, which is one of Fernet's.
+    """
+
+    fd: int
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,26 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mepd.config.launchplan import LaunchPlan
+from mepd.config.launchplan import CredentialFile, LaunchPlan
+from mepd.launch import refresh
 from mepd.launch.become import stage
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
-from mepd.model import AUDIT_FD, NOTIFY_FD, Stage
+from mepd.model import AUDIT_FD, CREDENTIALS_FD, NOTIFY_FD, Stage
 from mepd.posix import descriptors, process, programs, rlimits
 from mepd.posix.accounts import Account
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What survives the exec, by number now: the stdin document, the notify socket, and the
-    socket for audit records where the endpoint has an audit log."""
+    """What survives the exec, by number now: the stdin document, the notify socket, the
+    UEP's own descriptor of ``file``, and the socket for audit records where the endpoint
+    has an audit log."""
 
     document: int
     notify: int
+    credentials: int
+    file: CredentialFile
     audit: int | None = None
 
 
@@ -59,7 +63,7 @@ def _debug_lines(text: str) -> str:
     )
 
 
-def _document(plan: LaunchPlan, resolved: Resolved, text: str, audited: bool) -> bytes:
+def _document(plan: LaunchPlan, resolved: Resolved, text: str, fds: Descriptors) -> bytes:
     """The stdin document (globus-compute-endpoint 4.19, cli.py), with mepd's notify_fd."""
     info: dict[str, Any] = {"posix_ppid": os.getppid()}
     if resolved.matched:
@@ -70,8 +74,10 @@ def _document(plan: LaunchPlan, resolved: Resolved, text: str, audited: bool) ->
         "config": text,
         "ep_info": info,
         "notify_fd": NOTIFY_FD,
+        "mem_fd": CREDENTIALS_FD,
+        "enckey": fds.file.key,
     }
-    if audited:
+    if fds.audit is not None:
         document["audit_fd"] = AUDIT_FD
     if plan.snapshot.allowed_functions is not None:
         document["allowed_functions"] = list(plan.snapshot.allowed_functions)
@@ -93,8 +99,10 @@ def hand_over(
     env["CWD"] = _enter_home(resolved.account)
     folder = _make_folder(resolved.account, name)
     with stage(Stage.STDIN, "stdin document"):
-        body = _document(plan, resolved, text, fds.audit is not None)
-        descriptors.fill_and_seal(fds.document, body)
+        descriptors.fill_and_seal(fds.document, _document(plan, resolved, text, fds))
+        if not plan.snapshot.runs_own_uep:
+            # globus-compute-endpoint looks there alone; for mepd-uep it would be time lost
+            refresh.write(fds.file, plan.request.amqp_creds)
     with stage(Stage.LOG, f"log {folder}/endpoint.log"):
         log_fd = descriptors.open_log(os.path.join(folder, "endpoint.log"))
         if config.get("debug") is True:
@@ -105,8 +113,14 @@ def hand_over(
     with stage(Stage.DESCRIPTORS, "descriptors"):
         sys.stdout.flush()
         sys.stderr.flush()
-        stages.move_above(NOTIFY_FD + 1)
-        wanted = {0: fds.document, 1: log_fd, 2: log_fd, NOTIFY_FD: fds.notify}
+        stages.move_above(CREDENTIALS_FD + 1)
+        wanted = {
+            0: fds.document,
+            1: log_fd,
+            2: log_fd,
+            NOTIFY_FD: fds.notify,
+            CREDENTIALS_FD: fds.credentials,
+        }
         if fds.audit is not None:
             wanted[AUDIT_FD] = fds.audit
         descriptors.place(wanted)

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import setproctitle
 
 from mepd import log as mepdlog
-from mepd.config.launchplan import LaunchPlan
-from mepd.launch import environment, handoff, render, resolve, session
+from mepd.config.launchplan import CredentialFile, LaunchPlan
+from mepd.launch import environment, handoff, refresh, render, resolve, session
 from mepd.launch.become import become, stage
 from mepd.launch.failure import StageError
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import Stage
 from mepd.posix import descriptors, process, rlimits
-from mepd.wire.stages import Mapped, SessionOpened
+from mepd.wire.stages import Mapped, Refreshed, SessionOpened
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class LaunchSockets:
     """The child's ends: stages, notify (becomes the UEP's), lifeline (session process only),
-    audit (becomes the UEP's)."""
+    audit (becomes the UEP's); and the file for refreshed credentials, with the descriptor of
+    it that becomes the UEP's, if this child does."""
 
     stages: socket.socket
     notify: socket.socket
     lifeline: socket.socket | None
     records: mepdlog.RecordChannel
+    file: CredentialFile
+    credentials: int | None = None
     audit: socket.socket | None = None
 
 
@@ -56,10 +59,16 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
         user = about.user = account.name
         setproctitle.setproctitle(f"mepd: launch {user}")
         stages.send(Mapped(user, account.uid, account.gid, resolved.matched))
-        if not stages.verdict().go:
+        verdict = stages.verdict()
+        if verdict.refresh:
+            _refresh(plan, sockets.file, stages)
+        if not verdict.go:
             return 0
         audit = sockets.audit.fileno() if sockets.audit is not None else None
-        fds = handoff.Descriptors(document, sockets.notify.fileno(), audit)
+        assert sockets.credentials is not None, "the master lets only those go on that have one"
+        fds = handoff.Descriptors(
+            document, sockets.notify.fileno(), sockets.credentials, sockets.file, audit
+        )
         with stage(Stage.PREPARE, "resource limits"):
             rlimits.usual_descriptors()
             rlimits.apply(plan.snapshot.limits)
@@ -71,6 +80,12 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
     except Exception as e:
         log.exception("launch child failed")
         return _failed(stages, StageError(Stage.PREPARE, f"({type(e).__name__}) {e}"), user)
+
+
+def _refresh(plan: LaunchPlan, file: CredentialFile, stages: StageSocket) -> None:
+    with stage(Stage.STDIN, "refreshed credentials"):
+        refresh.write(file, plan.request.amqp_creds)
+    stages.send(Refreshed())
 
 
 @contextlib.contextmanager
@@ -108,7 +123,9 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         handler.addFilter(about)
         ends = (sockets.stages, sockets.notify, sockets.lifeline, sockets.audit)
         keep = [s.fileno() for s in ends if s]
-        keep.append(sockets.records.writer.fileno())
+        keep += [sockets.records.writer.fileno(), sockets.file.fd]
+        if sockets.credentials is not None:
+            keep.append(sockets.credentials)
         descriptors.null_stdio()
         descriptors.close_all_but([0, 1, 2, *keep])
         process.reset_scheduling()
@@ -153,7 +170,8 @@ def _run_with_pam(
         sockets.notify.close()
         if sockets.audit is not None:
             sockets.audit.close()
-        os.close(fds.document)
+        for fd in (fds.document, fds.credentials, fds.file.fd):
+            os.close(fd)
 
     return session.stand_guard(opened, user, lifeline, child, forked, plan.master_pid)
 

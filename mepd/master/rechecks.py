@@ -14,7 +14,7 @@ from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
-from mepd.wire.stages import Credentials, Mapped, Verdict
+from mepd.wire.stages import Mapped, Refreshed, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,14 @@ class Rechecks:
     def mapped(self, check: Uep, running: Uep, mapped: Mapped) -> None:
         """Refresh the credentials of the account's own UEP only."""
         assert check.stages is not None
-        check.stages.send_message(Verdict(False, "it is running"))
+        there = self._table.get(running.name) is running
+        own = mapped.uid == running.uid
+        check.stages.send_message(Verdict(False, "it is running", refresh=there and own))
         check.user, check.uid = mapped.user, mapped.uid
-        if mapped.uid != running.uid:
+        if not own:
             self._another_account(check, running, mapped)
-        elif self._table.get(running.name) is running:
-            self._refresh(check, running)
+        elif there:
+            self._keep(check, running)
         # else it ended meanwhile: ended() starts anew
 
     def _another_account(self, check: Uep, running: Uep, mapped: Mapped) -> None:
@@ -63,20 +65,25 @@ class Rechecks:
         self._consumer.settle(check.tokens)
         check.tokens = set()
 
-    def _refresh(self, check: Uep, running: Uep) -> None:
-        """New credentials, and the request kept for the grace period."""
+    def _keep(self, check: Uep, running: Uep) -> None:
+        """Keep the request for the grace period; its credentials are being written."""
         log.info(
             "User endpoint %s is already running (pid: %d); updating credentials then caching"
             " arguments in case it's about to shut down", running.name, running.process.pid,
             extra=running.about,
         )  # fmt: skip
-        self._history.note_uep(Kind.REFRESHED, running)
         endpoint = self._endpoint_of(running.endpoint)
         grace = endpoint.snapshot.grace_period if endpoint else 0.0
         running.revive = check.request
         running.revive_until = self._loop.clock() + grace
+
+    def refreshed(self, check: Uep, running: Uep) -> None:
+        """The UEP's file has the new credentials; let it know, and the service."""
+        if self._table.get(running.name) is not running:
+            return  # it ended meanwhile: ended() starts anew
+        self._history.note_uep(Kind.REFRESHED, running)
         if running.notify is not None:
-            running.notify.send_message(Credentials(check.request.amqp_creds))
+            running.notify.send_message(Refreshed())
         if running.state is UepState.RUNNING:
             self._consumer.settle(check.tokens)
         else:

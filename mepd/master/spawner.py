@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import setproctitle
 
 from mepd import log as mepdlog
-from mepd.config.launchplan import LaunchPlan
+from mepd.config.launchplan import CredentialFile, LaunchPlan
 from mepd.config.settings import MepdSection
 from mepd.posix import accounts, descriptors, process, rlimits
 from mepd.posix.accounts import Account
@@ -29,18 +30,26 @@ class Launched:
     stages: socket.socket
     notify: socket.socket
     lifeline: socket.socket | None
+    file: CredentialFile
     audit: socket.socket | None = None
 
 
 def launch(
-    plan: LaunchPlan, records: mepdlog.RecordChannel, only_maps: bool = False
+    plan: LaunchPlan, records: mepdlog.RecordChannel, running: CredentialFile | None = None
 ) -> Launched:
     """Fork one launch child. Raises OSError, with nothing left open.
 
-    With ``only_maps`` it will not become a UEP, and needs no socket for audit records.
+    With ``running``, the file of a UEP that is there, it will not become one: it may write
+    new credentials to that file, and needs no socket for audit records.
     """
     pairs: list[tuple[socket.socket, socket.socket]] = []
+    opened: list[int] = []
+    only_maps = running is not None
     try:
+        if running is None:
+            opened += descriptors.one_way_file("mepd-credentials")
+            key = base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
+        file = running or CredentialFile(opened[0], key)
         for _ in range(3 if plan.snapshot.pam_enable else 2):
             pairs.append(socket.socketpair())
         theirs = [b for _, b in pairs]
@@ -52,7 +61,10 @@ def launch(
         def child() -> int:
             main = importlib.import_module("mepd.launch.main")
             lifeline = theirs[2] if len(theirs) > 2 else None
-            sockets = main.LaunchSockets(theirs[0], theirs[1], lifeline, records, audit[1])
+            sockets = main.LaunchSockets(
+                theirs[0], theirs[1], lifeline, records, file,
+                credentials=opened[1] if opened else None, audit=audit[1],
+            )  # fmt: skip
             code: int = main.run(plan, sockets)
             return code
 
@@ -61,12 +73,16 @@ def launch(
         for ours, other in pairs:
             ours.close()
             other.close()
+        for fd in opened:
+            os.close(fd)
         raise
     for _, other in pairs:
         other.close()
+    if opened:
+        os.close(opened[1])
     ends = [ours for ours, _ in pairs]
     lifeline = ends[2] if plan.snapshot.pam_enable else None
-    return Launched(pid, ends[0], ends[1], lifeline, audit[0])
+    return Launched(pid, ends[0], ends[1], lifeline, file, audit[0])
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from mepd.wire.stages import (
     FROM_LAUNCH,
     Failed,
     Mapped,
+    Refreshed,
     SessionOpened,
     Verdict,
 )
@@ -204,8 +205,9 @@ class Starts:
         """Fork a launch child; with ``beside`` it only maps, for a UEP that is there."""
         try:
             launched = spawner.launch(
-                self._plan(endpoint, request), self._records, only_maps=beside is not None
-            )
+                self._plan(endpoint, request), self._records,
+                running=None if beside is None else beside.file,
+            )  # fmt: skip
         except OSError as e:
             log.error("cannot fork for %s: %s", request.name, e)
             endpoint.failures += 1
@@ -225,6 +227,7 @@ class Starts:
             reports=_reports(endpoint),
             tokens=tokens,
             lifeline=launched.lifeline,
+            file=None if beside else launched.file,
             audit=launched.audit,
             audit_path=endpoint.snapshot.audit_log_path,
         )
@@ -263,6 +266,8 @@ class Starts:
                 self._on_mapped(uep, message)
             else:
                 self._rechecks.mapped(uep, beside, message)
+        elif isinstance(message, Refreshed) and beside is not None:
+            self._rechecks.refreshed(uep, beside)
         elif isinstance(message, SessionOpened):
             uep.process = process.identify(message.pid) or uep.process
         elif isinstance(message, Failed):
@@ -339,7 +344,7 @@ class Starts:
         uep.tokens.clear()
 
     def _not_mapped_again(self, endpoint: str, request: StartRequest, tokens: set[str]) -> None:
-        self._answer(request, endpoint, _OPAQUE, tokens, "the identity was not mapped again")
+        self._answer(request, endpoint, _OPAQUE, tokens, "the launch child ended before its word")
 
 
 def _for_user(uep: Uep) -> str:

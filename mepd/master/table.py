@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mepd.config.launchplan import CredentialFile
 from mepd.master.channel import Channel
 from mepd.master.loop import Timer
 from mepd.model import Activity, StartRequest, UepState
@@ -22,6 +24,7 @@ class Uep:
     clock, in seconds. ``tokens`` are the deliveries that wait for the outcome; ``revive``
     is a later request, kept until ``revive_until``. ``audit`` is the reading end of its tasks'
     audit records, for the log at ``audit_path``; ``audit_told``: the audit-writer has it.
+    ``file`` is where it finds refreshed credentials.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Uep:
     stages: Channel | None = None
     notify: Channel | None = None
     lifeline: socket.socket | None = None
+    file: CredentialFile | None = None
     audit: socket.socket | None = None
     audit_path: Path | None = None
     audit_told: bool = False
@@ -68,6 +72,9 @@ class Uep:
         for sock in (self.lifeline, self.audit):
             if sock is not None:
                 sock.close()
+        if self.file is not None:
+            os.close(self.file.fd)
+            self.file = None
         for timer in self.timers:
             timer.cancel()
         self.stages = self.notify = self.lifeline = self.audit = None

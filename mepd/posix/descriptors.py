@@ -50,6 +50,32 @@ def memory_file(name: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
+def one_way_file(name: str) -> tuple[int, int]:
+    """A memory file by two close-on-exec descriptors: one to write, one to read. Raises OSError.
+
+    Whoever inherits the second only cannot open the first again, unless they own the file.
+    """
+    writing = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.fchmod(writing, 0o600)
+        return writing, os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        os.close(writing)
+        raise
+
+
+def rewrite(fd: int, data: bytes) -> None:
+    """Have ``data`` be all that a file holds, never empty meanwhile. Raises OSError.
+
+    Of two that write as much at once, one is heard.
+    """
+    view, at = memoryview(data), 0
+    while at < len(view):
+        at += os.pwrite(fd, view[at:], at)
+    if os.fstat(fd).st_size != len(data):
+        os.ftruncate(fd, len(data))
+
+
 def fill_and_seal(fd: int, data: bytes) -> None:
     """Write ``data`` to a memory file, forbid any change, and rewind it. Raises OSError."""
     view = memoryview(data)

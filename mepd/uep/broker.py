@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,12 @@ class BrokerEvents:
 
 
 class Broker:
-    """``creds`` as in the stdin document; see mepd.uep.document."""
+    """``creds`` gives what to connect with; see mepd.uep.credentials."""
 
     def __init__(
         self,
         loop: IOLoop,
-        creds: dict[str, Any],
+        creds: Callable[[], dict[str, Any]],
         port: int | None,
         prefetch: int,
         events: BrokerEvents,
@@ -60,15 +60,24 @@ class Broker:
             self._role_up,
         )
         roles = (self._tasks, self._results, self._heartbeats)
-        self._links = [Link(loop, g, port, events.refused) for g in group_by_url(roles)]
+        self._make_link: Callable[[Sequence[Role]], Link] = lambda group: Link(
+            loop, group, port, events.refused, self._part
+        )
+        self._links = [self._make_link(group) for group in group_by_url(roles)]
 
     def _info(self, name: str) -> dict[str, Any]:
-        info: dict[str, Any] = self._creds[name]
+        info: dict[str, Any] = self._creds()[name]
         return info
 
     def start(self) -> None:
         for link in self._links:
             link.start()
+
+    def _part(self, roles: Sequence[Role]) -> None:
+        """New credentials name a URL of their own for these."""
+        link = self._make_link(roles)
+        self._links.append(link)
+        link.start()
 
     def _confirmed(self, task_ids: list[str]) -> None:
         self._events.confirmed(task_ids)
@@ -97,9 +106,8 @@ class Broker:
         """Messages that the broker has yet to confirm."""
         return self._results.unconfirmed + self._heartbeats.unconfirmed
 
-    def refresh(self, creds: dict[str, Any]) -> None:
-        """New credentials, used by the next connection."""
-        self._creds = creds
+    def hurry(self) -> None:
+        """There are new credentials: whoever waits to connect tries them now."""
         for link in self._links:
             link.hurry()
 

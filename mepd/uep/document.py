@@ -1,7 +1,7 @@
 """The document on stdin: credentials and configuration from the manager that started us.
 
 The form is that of globus-compute-endpoint: ``{"amqp_creds", "config", "ep_info",
-"allowed_functions"?, "audit_fd"?}``; mepd adds ``notify_fd``.
+"mem_fd"?, "enckey"?, "allowed_functions"?, "audit_fd"?}``; mepd adds ``notify_fd``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
 @dataclass(frozen=True)
 class Document:
     """``config`` is the rendered YAML; ``notify_fd`` is None without mepd as the parent,
-    ``audit_fd`` where tasks leave no audit records."""
+    ``audit_fd`` where tasks leave no audit records. ``mem_fd`` and ``enckey`` are for
+    refreshed credentials (mepd.uep.credentials), both or neither."""
 
     endpoint_id: str
     amqp_creds: dict[str, Any] = field(repr=False)
@@ -27,6 +28,8 @@ class Document:
     allowed_functions: tuple[str, ...] | None = None
     notify_fd: int | None = None
     audit_fd: int | None = None
+    mem_fd: int | None = None
+    enckey: str = field(default="", repr=False)
 
 
 def _queue(creds: dict[str, Any], name: str) -> None:
@@ -68,6 +71,15 @@ def _descriptor(obj: dict[str, Any], key: str) -> int | None:
     return fd
 
 
+def _key(obj: dict[str, Any]) -> str:
+    key = obj.get("enckey") or ""
+    if type(key) is not str:
+        raise WireError("enckey is no string")
+    if obj.get("mem_fd") is not None and not key:
+        raise WireError("mem_fd needs enckey")
+    return key
+
+
 def parse(data: bytes) -> Document:
     """The document in ``data``. Raises WireError naming the field at fault."""
     obj = parse_json(data)
@@ -87,4 +99,6 @@ def parse(data: bytes) -> Document:
         allowed_functions=_functions(obj.get("allowed_functions")),
         notify_fd=_descriptor(obj, "notify_fd"),
         audit_fd=_descriptor(obj, "audit_fd"),
+        mem_fd=_descriptor(obj, "mem_fd"),
+        enckey=_key(obj),
     )

@@ -7,14 +7,13 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from mepd.errors import WireError
 from mepd.uep import idle
 from mepd.uep.amqp import IOLoop
 from mepd.uep.broker import Broker, BrokerEvents
 from mepd.config.uepconfig import UepConfig
-from mepd.uep.document import Document, check_creds
+from mepd.uep.credentials import Credentials
+from mepd.uep.document import Document
 from mepd.uep.engines.base import EngineContext
 from mepd.uep.engines.registry import make
 from mepd.uep.idletimer import IdleTimer
@@ -71,6 +70,7 @@ class Endpoint:
         )  # fmt: skip
         context = EngineContext(document.endpoint_id, folder, title(user, name, "worker"))
         self._engine = make(config.engine, context, self._desk, self._loop)
+        self._credentials = Credentials(document)
         self._broker = self._make_broker()
         self._desk.attach(self._engine, self._broker)
         self._signals = Signals(self._loop, self._on_signal, self._on_child)
@@ -83,7 +83,7 @@ class Endpoint:
         )
         if document.notify_fd is not None:
             self._reporter.notify = Notify(
-                self._loop, document.notify_fd, self._on_credentials, self._on_gone
+                self._loop, document.notify_fd, self._on_refreshed, self._on_gone
             )
         self._idle = IdleTimer(
             self._loop, self._reporter.limits, lambda: self._desk.movement, self._on_idle
@@ -114,7 +114,7 @@ class Endpoint:
             refused=self._on_refused,
         )
         prefetch = 2 * self._engine.capacity + PREFETCH_SPARE
-        creds, port = self._document.amqp_creds, self._config.amqp_port
+        creds, port = self._credentials.current, self._config.amqp_port
         return Broker(self._loop, creds, port, prefetch, events)
 
     # --- start ------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Endpoint:
         self._idle.arm()
 
     def _on_refused(self, text: str) -> None:
-        if not self._reporter.ready:
+        if not self._reporter.ready and not self._credentials.renewed():
             log.critical("the broker refuses the credentials: %s", text)
             self._engine.stop()
             self._leave(os.EX_UNAVAILABLE)
@@ -200,12 +200,8 @@ class Endpoint:
     def _on_signal(self, number: int) -> None:
         self._stop(f"received {signal.Signals(number).name}")
 
-    def _on_credentials(self, creds: dict[str, Any]) -> None:
-        try:
-            self._broker.refresh(check_creds(creds))
-        except WireError as e:
-            log.error("refreshed credentials are unusable: %s", e)
-            return
+    def _on_refreshed(self) -> None:
+        self._broker.hurry()
         if self._reporter.ready and not self._stopping:
             self._publish_status(active=True)  # whoever sent them waits for a sign of life
 

@@ -56,7 +56,9 @@ def cause(error: object) -> str:
 class Link:
     """Keeps one connection, and a channel for each role, open until ``stop``.
 
-    ``on_refused(text)`` is called when the broker refuses the credentials.
+    ``on_refused(text)`` is called when the broker refuses the credentials; ``part(roles)``
+    before a new connection, with those roles whose URL is no longer that of the first: they
+    need a link of their own.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Link:
         roles: Sequence[Role],
         port: int | None,
         on_refused: Callable[[str], None],
+        part: Callable[[Sequence[Role]], None] = lambda _roles: None,
     ) -> None:
+        self._part = part
         self._loop = loop
         self._roles = tuple(roles)
         self._port = port
@@ -82,8 +86,13 @@ class Link:
         self._timer = None
         if self._stopped:
             return
+        url = self._roles[0].url()
+        others = [r for r in self._roles if r.url() != url]
+        if others:
+            self._roles = tuple(r for r in self._roles if r not in others)
+            self._part(others)
         try:
-            params = URLParameters(self._roles[0].url())
+            params = URLParameters(url)
         except Exception as e:
             self._failed(f"bad connection_url ({type(e).__name__})")
             return

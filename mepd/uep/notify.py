@@ -1,17 +1,16 @@
-"""The socket to mepd: activity reports up, refreshed credentials down, its end is ours."""
+"""The socket to mepd: activity reports up, word of new credentials down, its end is ours."""
 
 from __future__ import annotations
 
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from mepd.errors import WireError
 from mepd.uep.amqp import IOLoop
 from mepd.wire.codec import decode, encode
 from mepd.wire.framing import NOTIFY_FRAME_MAX, FrameReader, encode_frame
-from mepd.wire.stages import TO_UEP, ActivityReport, Credentials
+from mepd.wire.stages import TO_UEP, ActivityReport
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +24,14 @@ class Notify:
         self,
         loop: IOLoop,
         fd: int,
-        on_credentials: Callable[[dict[str, Any]], None],
+        on_refreshed: Callable[[], None],
         on_gone: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         self._sock.set_inheritable(False)
-        self._on_credentials = on_credentials
+        self._on_refreshed = on_refreshed
         self._on_gone = on_gone
         self._reader = FrameReader(NOTIFY_FRAME_MAX)
         self._output = bytearray()
@@ -73,9 +72,8 @@ class Notify:
             return
         try:
             for obj in self._reader.feed(data):
-                message = decode(obj, TO_UEP)
-                if isinstance(message, Credentials):
-                    self._on_credentials(message.amqp_creds)
+                decode(obj, TO_UEP)  # which has one kind of message
+                self._on_refreshed()
         except WireError as e:
             log.error("mepd sent what is no message: %s", e)
             self._reader = FrameReader(NOTIFY_FRAME_MAX)

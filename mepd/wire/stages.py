@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 
 # --- launch child -> master -----------------------------------------------------------
@@ -37,10 +36,20 @@ class SessionOpened:
 # --- master -> launch child -----------------------------------------------------------
 @dataclass(frozen=True)
 class Verdict:
-    """Go on, or leave: ``reason`` says which rule refused."""
+    """Go on, or leave: ``reason`` says which rule refused.
+
+    With ``refresh``: write the request's credentials for the UEP that runs, and leave.
+    """
 
     go: bool
     reason: str = ""
+    refresh: bool = False
+
+
+# --- launch child -> master, and master -> UEP on NOTIFY_FD ----------------------------
+@dataclass(frozen=True)
+class Refreshed:
+    """The UEP's CredentialFile has new contents."""
 
 
 # --- UEP -> master, on NOTIFY_FD ------------------------------------------------------
@@ -58,15 +67,7 @@ class ActivityReport:
     closing: bool = False
 
 
-# --- master -> UEP, on NOTIFY_FD ------------------------------------------------------
-@dataclass(frozen=True)
-class Credentials:
-    """Refreshed broker credentials, in the form of the start request."""
-
-    amqp_creds: dict[str, Any] = field(repr=False)
-
-
-FROM_LAUNCH = (Mapped, Failed, SessionOpened)
+FROM_LAUNCH = (Mapped, Failed, SessionOpened, Refreshed)
 TO_LAUNCH = (Verdict,)
 FROM_UEP = (ActivityReport,)
-TO_UEP = (Credentials,)
+TO_UEP = (Refreshed,)

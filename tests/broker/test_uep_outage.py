@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -217,28 +216,6 @@ def test_connection_cut_under_load_loses_and_doubles_nothing(
     # a confirm may be cut off, which makes its result unconfirmed; never more than in flight
     assert extra + service.depth(service.result_queue) <= 3 * 68
     assert service.depth(service.task_queue) == 0
-
-
-def test_refreshed_credentials_are_used_at_once(
-    own_rabbit: Rabbit, service: Service, start: Start, proxy: Proxy
-) -> None:
-    url = own_rabbit.url().replace(f":{own_rabbit.port}/", f":{proxy.port}/")
-    uep = start(creds=service.creds(tasks=url, results=url, heartbeats=url))
-    uep.report()
-    proxy.end()
-    until(lambda: "next attempt" in uep.text(), "the loss to be noticed")
-    uep.refresh(service.creds())
-    service.send(double, 4)
-    assert service.value() == 8
-
-
-def test_unusable_refreshed_credentials_are_left_alone(service: Service, start: Start) -> None:
-    uep = start()
-    uep.report()
-    uep.refresh({"endpoint_id": str(uuid.uuid4())})
-    until(lambda: "credentials are unusable" in uep.text(), "the log line")
-    service.send(double, 4)
-    assert service.value() == 8
 
 
 def test_T6_A10_task_longer_than_the_consumer_timeout_runs_once(

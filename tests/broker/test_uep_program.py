@@ -430,7 +430,7 @@ def test_a_bad_document_is_refused(document: str) -> None:
 def test_heavy_modules_stay_out_of_the_uep() -> None:
     heavy = (
         "globus_compute_sdk globus_sdk dill jinja2 jsonschema parsl pydantic psutil click asyncio"
-        " requests ssl._ssl _ssl multiprocessing"
+        " requests ssl._ssl _ssl multiprocessing cryptography"
     ).split()
     code = (
         "import sys, mepd.uep.main; mepd.uep.main.import_little();"

@@ -20,6 +20,7 @@ import pika
 import pika.exceptions
 import psutil
 import yaml
+from cryptography.fernet import Fernet
 from globus_compute_sdk.serialize import ComputeSerializer
 from rabbit import Rabbit
 
@@ -33,7 +34,7 @@ from mepd.wire.message import (
     unpack_result,
     unpack_status,
 )
-from mepd.wire.stages import FROM_UEP, ActivityReport, Credentials
+from mepd.wire.stages import FROM_UEP, ActivityReport, Refreshed
 
 DEADLINE = 30.0
 SERIALIZER = ComputeSerializer()
@@ -183,11 +184,15 @@ class Uep:
         self.notify.settimeout(DEADLINE)
         self._frames = FrameReader(NOTIFY_FRAME_MAX)
         self._reports: list[ActivityReport] = []
+        self._key = Fernet.generate_key()
+        self._credentials = os.memfd_create("credentials")
         body = {
             "amqp_creds": creds or service.creds(),
             "config": yaml.safe_dump(config),
             "ep_info": {"posix_ppid": os.getpid()},
             "notify_fd": theirs.fileno(),
+            "mem_fd": self._credentials,
+            "enckey": self._key.decode(),
             **(document or {}),
         }
         stdin = os.memfd_create("document")
@@ -210,7 +215,7 @@ class Uep:
                 stderr=log,
                 cwd=home,
                 env={"HOME": str(home), "USER": "harper", "PATH": "/usr/bin:/bin"},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), self._credentials),
                 start_new_session=True,
             )
         os.close(stdin)
@@ -225,8 +230,18 @@ class Uep:
             self._reports += [decode(o, FROM_UEP) for o in self._frames.feed(data)]
         return self._reports.pop(0)
 
-    def refresh(self, creds: dict[str, Any]) -> None:
-        self.notify.sendall(encode_frame(encode(Credentials(creds)), NOTIFY_FRAME_MAX))
+    def refresh(self, creds: dict[str, Any], tell: bool = True) -> None:
+        """Write credentials as globus-compute-endpoint does, and ``tell`` as mepd does."""
+        token = Fernet(self._key).encrypt(json.dumps({"amqp_creds": creds}).encode())
+        os.ftruncate(self._credentials, 0)
+        os.pwrite(self._credentials, token, 0)
+        if tell:
+            self.notify.sendall(encode_frame(encode(Refreshed()), NOTIFY_FRAME_MAX))
+
+    def scribble(self, other_key: bool) -> None:
+        """Have the file of refreshed credentials hold something else."""
+        forged = Fernet(Fernet.generate_key()).encrypt(b"{}") if other_key else bytes(range(256))
+        os.pwrite(self._credentials, forged, 0)
 
     def text(self) -> str:
         return self.log.read_text()
@@ -250,6 +265,7 @@ class Uep:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self.notify.close()
+        os.close(self._credentials)
 
 
 THREADS = {"engine": {"type": "ThreadPoolEngine", "max_workers": 2}, "heartbeat_period": 0.5}

@@ -106,10 +106,11 @@ def test_F1_descriptors_are_exactly_the_agreed_ones(harper: User, tmp_path: Path
     finally:
         for fd in opened:
             os.close(fd)
-    assert seen["fds"] == [0, 1, 2, 5]
+    assert seen["fds"] == [0, 1, 2, 5, 6]
     assert seen["links"]["0"].startswith("/memfd:")
     assert seen["links"]["1"].endswith("/endpoint.log") == seen["links"]["2"].endswith(".log")
     assert seen["links"]["5"].startswith("socket:")
+    assert seen["links"]["6"].startswith("/memfd:") and seen["stdin"]["mem_fd"] == 6
 
 
 def test_F3_a_large_stdin_document_is_delivered(harper: User, tmp_path: Path) -> None:

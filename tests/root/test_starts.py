@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import os
 import random
 import secrets
@@ -148,29 +147,6 @@ def test_two_requests_at_once_start_one(make: Make, harper: User) -> None:
     tokens = {h.request(request), h.request(request)}
     h.run_until(lambda: tokens <= set(h.settled))
     assert len(h.table) == 1 and h.endpoint.starts == 1
-
-
-def test_a_request_for_a_running_uep_refreshes_its_credentials(
-    make: Make, harper: User, tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o777)
-    out = tmp_path / "credentials"
-    body = (
-        REPORTER
-        + f"report()\ndata = s.recv(65536)\nopen({str(out)!r}, 'wb').write(data)\n"
-        + ("time.sleep(600)\n")
-    )
-    h, request = make(body), ask(harper)
-    h.request(request)
-    h.run_until(lambda: h.settled)
-    pid = h.uep().process.pid
-    fresh = launching.creds(request.uep_id)
-    fresh["task_queue_info"] = {**fresh["task_queue_info"], "queue": "fresh"}
-    token = h.request(dataclasses.replace(request, amqp_creds=fresh))
-    h.run_until(lambda: token in h.settled and out.exists() and out.stat().st_size > 4)
-    got = json.loads(out.read_bytes()[4:])
-    assert got["kind"] == "Credentials" and got["amqp_creds"]["task_queue_info"]["queue"] == "fresh"
-    assert h.uep().process.pid == pid and h.endpoint.starts == 1
 
 
 def test_I9_another_identity_is_refused_with_credentials_unchanged(
@@ -483,7 +459,7 @@ def test_P1_with_pam_in_the_master(make: Make, harper: User, tmp_path: Path) -> 
 HOSTILE = {
     "a length of 4 GB": "s.sendall(b'\\xff' * 8)",
     "no JSON": "s.sendall(struct.pack('>I', 3) + b'{{{')",
-    "another kind": "report(kind='Credentials')",
+    "another kind": "report(kind='Refreshed')",
     "infinity": "report(last_move=float('1e999'))",
     "an integer of 4,000 digits": "report(heartbeat_period=10**4000 // 1)",
     "a period without end": "report(heartbeat_period=1e9)",

@@ -44,9 +44,11 @@ def test_document() -> None:
 
 
 def test_document_of_the_peer_without_notify_fd() -> None:
-    body = document(mem_fd=3, enckey="k", audit_fd=9)
+    body = document(mem_fd=3, enckey="k3y", audit_fd=9)
     del body["notify_fd"]
-    assert parse(json.dumps(body).encode()).notify_fd is None
+    found = parse(json.dumps(body).encode())
+    assert found.notify_fd is None and (found.mem_fd, found.enckey) == (3, "k3y")
+    assert "k3y" not in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,9 @@ def test_document_of_the_peer_without_notify_fd() -> None:
         ({"ep_info": [1]}, "ep_info"),
         ({"notify_fd": "5"}, "notify_fd"),
         ({"notify_fd": 1}, "notify_fd"),
+        ({"mem_fd": "3", "enckey": "k"}, "mem_fd"),
+        ({"mem_fd": 3}, "enckey"),
+        ({"mem_fd": 3, "enckey": 3}, "enckey"),
         ({"allowed_functions": "x"}, "allowed_functions"),
     ],
 )
