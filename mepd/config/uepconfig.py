@@ -7,13 +7,13 @@ no dead UEP; the UEP reads it again, as what it was given.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mepd.config import safeyaml
+from mepd.config import parslengine, safeyaml
+from mepd.config.block import Block, unknown
+from mepd.config.parslengine import ParslSpec
 from mepd.errors import ConfigError
 
 # Keys that globus-compute-endpoint knows and that mean nothing to a UEP of mepd's.
@@ -50,11 +50,17 @@ POOL_KEYS = frozenset(
 )
 THREADS, PROCESSES = "ThreadPoolEngine", "ProcessPoolEngine"
 PARSL_ENGINES = ("GlobusComputeEngine", "GlobusMPIEngine")
+WORKERS_MAX = 10_000
+"""Workers that count for what is taken from the broker ahead."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The ``engine`` block. ``retries``: how often a task whose worker died is run again."""
+    """The ``engine`` block. ``retries``: how often a task whose worker died is run again.
+
+    ``parsl`` is set for the engines on Parsl; ``max_workers`` is then what all its blocks
+    may run at a time, as far as is known before there is one.
+    """
 
     type: str = THREADS
     max_workers: int = 1
@@ -62,6 +68,7 @@ class EngineConfig:
     allowed_serializers: tuple[str, ...] = ()
     retries: int = 0
     sandbox: bool = False
+    parsl: ParslSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -99,72 +106,42 @@ _KEYS = frozenset(
 )
 
 
-def _unknown(name: str, known: Iterable[str], what: str) -> ConfigError:
-    import difflib  # 5 ms, for errors alone
-
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"unknown {what} {name[:80]!r}{hint}")
-
-
-class _Block:
-    """Typed reading of one mapping; errors carry the key's full name."""
-
-    def __init__(self, values: dict[str, Any], prefix: str = "") -> None:
-        self._values = values
-        self._prefix = prefix
-
-    def _fail(self, key: str, need: str) -> ConfigError:
-        shown = repr(self._values.get(key))[:80]
-        return ConfigError(f"{self._prefix}{key}: {need}, not {shown}")
-
-    def integer(self, key: str, default: int, low: int) -> int:
-        value = self._values.get(key)
-        if value is None:
-            return default
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if type(value) is not int or value < low:
-            raise self._fail(key, f"needs a whole number of at least {low}")
-        return int(value)
-
-    def seconds(self, key: str, default: float) -> float:
-        value = self._values.get(key)
-        if value is None:
-            return default
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            raise self._fail(key, "needs a number of seconds above 0")
-        return float(value)
-
-    def boolean(self, key: str) -> bool:
-        value = self._values.get(key)
-        if value is None:
-            return False
-        if type(value) is not bool:
-            raise self._fail(key, "needs true or false")
-        return bool(value)
-
-    def text(self, key: str, default: str | None = None) -> str | None:
-        value = self._values.get(key)
-        if value is None:
-            return default
-        if type(value) is not str:
-            raise self._fail(key, "needs a string")
-        return str(value)
-
-    def names(self, key: str) -> tuple[str, ...] | None:
-        value = self._values.get(key)
-        if value is None:
-            return None
-        if type(value) is not list or any(type(v) is not str for v in value):
-            raise self._fail(key, "needs a list of strings")
-        return tuple(value)
-
-
 def default_workers(engine_type: str) -> int:
     """As concurrent.futures chooses, which is what the peer's engines do."""
     cpus = len(os.sched_getaffinity(0))
     return min(32, cpus + 4) if engine_type == THREADS else cpus
+
+
+def _workers_per_node(spec: ParslSpec) -> int:
+    """As Parsl guesses before the first node is there; a node's cores are unknown."""
+    if spec.mpi:
+        return int(spec.executor.get("max_workers_per_block", 1))
+    most = spec.executor.get("max_workers_per_node")
+    found = [most] if most else []
+    accelerators = spec.executor.get("available_accelerators")
+    if accelerators:
+        found.append(accelerators if type(accelerators) is int else len(accelerators))
+    cores = (spec.provider.arguments if spec.provider else {}).get("cores_per_node")
+    if not found:
+        cores = cores or os.cpu_count() or 1
+        found.append(int(cores / spec.executor.get("cores_per_worker", 1)))
+    return int(max(1, min(found)))
+
+
+def _parsl_engine(value: dict[str, Any]) -> EngineConfig:
+    spec = parslengine.check(value)
+    block = Block(value, "engine.")
+    provider = spec.provider.arguments if spec.provider else {}
+    nodes = provider.get("nodes_per_block", 1) * max(1, provider.get("max_blocks", 1))
+    return EngineConfig(
+        type=spec.type,
+        max_workers=min(WORKERS_MAX, nodes * _workers_per_node(spec)),
+        working_dir=spec.executor.get("working_dir") or "tasks_working_dir",
+        allowed_serializers=block.names("allowed_serializers") or (),
+        retries=block.integer("max_retries_on_system_failure", 0, 0),
+        sandbox=block.boolean("run_in_sandbox"),
+        parsl=spec,
+    )
 
 
 def _engine(value: Any) -> EngineConfig:
@@ -174,16 +151,13 @@ def _engine(value: Any) -> EngineConfig:
     if type(kind) is not str:
         raise ConfigError("engine.type: missing")
     if kind in PARSL_ENGINES:
-        raise ConfigError(
-            f"engine.type: {kind} is not available yet in this version of mepd; "
-            f"use {THREADS} or {PROCESSES}"
-        )
+        return _parsl_engine(value)
     if kind not in (THREADS, PROCESSES):
-        raise _unknown(kind, (THREADS, PROCESSES, *PARSL_ENGINES), "engine.type")
+        raise unknown(kind, (THREADS, PROCESSES, *PARSL_ENGINES), "engine.type")
     for key in value:
         if key not in POOL_KEYS:
-            raise _unknown(str(key), POOL_KEYS, f"key of {kind}: engine.")
-    block = _Block(value, "engine.")
+            raise unknown(str(key), POOL_KEYS, f"key of {kind}: engine.")
+    block = Block(value, "engine.")
     per_node = block.integer("max_workers_per_node", default_workers(kind), 1)
     return EngineConfig(
         type=kind,
@@ -209,8 +183,8 @@ def check(values: dict[str, Any]) -> UepConfig:
     """The configuration that these values make. Raises ConfigError naming the key."""
     for key in values:
         if key not in _KEYS and key not in IGNORED:
-            raise _unknown(str(key), _KEYS | IGNORED, "key")
-    block = _Block(values)
+            raise unknown(str(key), _KEYS | IGNORED, "key")
+    block = Block(values)
     soft, hard = idle_limits(
         block.integer("idle_heartbeats_soft", 0, 0), block.integer("idle_heartbeats_hard", 5760, 0)
     )

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mepd.posix import process, rlimits, syscalls
 
@@ -83,6 +83,27 @@ def sweep(patience: float = 5.0) -> None:
         if not _reap_all() and not family:
             return
         time.sleep(0.005)
+
+
+def end_orphans(known: Collection[int], patience: float = 5.0) -> None:
+    """Kill and reap the children of this subreaper that are not ``known``, and their trees."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        found = [pid for pid in process.children() if pid not in known]
+        if not found:
+            return
+        for pid in found:
+            target = process.identify(pid)
+            if target is not None:
+                process.kill_tree(target)
+            reap_orphan(pid)
+        time.sleep(0.005)
+
+
+def reap_orphan(pid: int) -> None:
+    """Wait for a child that nobody else waits for, if it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _reap_all() -> bool:

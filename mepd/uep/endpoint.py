@@ -131,6 +131,8 @@ class Endpoint:
             log.critical("an error of mepd-uep itself; it ends", exc_info=True)
             self._engine.stop()
             return os.EX_SOFTWARE
+        finally:
+            self._engine.close()
         return self._exit_code
 
     def _on_setup(self, status: int) -> None:

@@ -48,6 +48,17 @@ def replace(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def put(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` in one step; a crash of the machine may undo it. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
 def lock(path: Path) -> int | None:
     """Hold ``path`` for this process's life; None if another process holds it.
 

@@ -65,5 +65,8 @@ class Engine(Protocol):
     def stop(self) -> list[str]:
         """End at once; the tasks that were running."""
 
+    def close(self) -> None:
+        """Wait for what stop() began; called last, when the loop has ended."""
+
     def status(self) -> dict[str, Any]:
         """Its part of a status report's global_state."""

@@ -15,7 +15,9 @@ from typing import Any
 from mepd.errors import WireError
 
 SETUP, READY, TASK, RESULT = b"S", b"Y", b"T", b"R"
-KINDS = (SETUP, READY, TASK, RESULT)
+WAITING, STATE, LOST, FAILED = b"W", b"M", b"L", b"F"
+"""Of the Parsl engines: tasks that wait, what is connected, a task lost, all lost."""
+KINDS = (SETUP, READY, TASK, RESULT, WAITING, STATE, LOST, FAILED)
 HEADER_MAX = 64 * 1024
 BODY_MAX = 256 * 1024 * 1024
 _HEAD = struct.Struct(">cII")

@@ -195,6 +195,9 @@ class PoolEngine:
         self._workers.clear()
         return running
 
+    def close(self) -> None:
+        pass
+
     def status(self) -> dict[str, Any]:
         return {
             "engine_type": self._config.type,

@@ -33,7 +33,10 @@ class WorkerProcess:
         loop: IOLoop,
         setup: dict[str, Any],
         on_frame: Callable[[WorkerProcess, frames.Frame], None],
+        module: str = "mepd.uep.worker",
+        body: bytes = b"",
     ) -> None:
+        """``setup`` and ``body`` are the first frame that ``module`` is sent."""
         self.tasks: dict[str, EngineTask] = {}
         self.slots: int = setup["threads"]
         self.ready = False
@@ -42,16 +45,16 @@ class WorkerProcess:
         self._input = frames.FrameBuffer()
         self._output = bytearray()
         self._watched = 0
-        self._sock, self._process = self._spawn()
+        self._sock, self._process = self._spawn(module)
         self._sock.setblocking(False)
         self._fd = self._sock.fileno()
         self._watch(IOLoop.READ)
-        self._write(frames.pack(frames.Frame(frames.SETUP, setup)))
+        self.send(frames.Frame(frames.SETUP, setup, body))
 
-    def _spawn(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    def _spawn(self, module: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
         fd = theirs.fileno()
-        argv = [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
+        argv = [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())]
         try:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, pass_fds=(fd,), process_group=0
@@ -70,13 +73,18 @@ class WorkerProcess:
     @property
     def free(self) -> int:
         """How many more tasks it can run now."""
-        return self.slots - len(self.tasks) if self.ready else 0
+        return max(0, self.slots - len(self.tasks)) if self.ready else 0
 
-    def hand(self, task: EngineTask) -> None:
-        """Send it a task."""
+    def hand(self, task: EngineTask, resources: dict[str, Any] | None = None) -> None:
+        """Send it a task, with ``resources`` that it is to run with."""
         self.tasks[task.task_id] = task
-        header = {"id": task.task_id, "serializers": list(task.serializers)}
-        self._write(frames.pack(frames.Frame(frames.TASK, header, task.body)))
+        header: dict[str, Any] = {"id": task.task_id, "serializers": list(task.serializers)}
+        if resources:
+            header["resources"] = resources
+        self.send(frames.Frame(frames.TASK, header, task.body))
+
+    def send(self, frame: frames.Frame) -> None:
+        self._write(frames.pack(frame))
 
     def _watch(self, events: int) -> None:
         if events == self._watched:
@@ -173,6 +181,19 @@ class WorkerProcess:
         self._watch(0)
         if self._process.returncode is None:
             self._kill_group()
+
+    def dismiss(self) -> None:
+        """End of file to it: a process that has something to put in order does so, and ends."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it has ended within ``timeout`` seconds. Its frames are not read any more."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def close(self) -> None:
         self._watch(0)

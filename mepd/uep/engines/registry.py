@@ -17,4 +17,8 @@ def make(
         from mepd.uep.engines.pool import PoolEngine
 
         return PoolEngine(config, context, events, loop)
+    if config.parsl is not None:
+        from mepd.uep.engines.htex import HtexEngine
+
+        return HtexEngine(config, context, events, loop)
     raise ConfigError(f"engine.type: no engine serves {config.type!r}")

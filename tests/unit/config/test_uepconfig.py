@@ -96,9 +96,3 @@ def test_errors_name_the_key_and_the_nearest(text: str, words: list[str]) -> Non
         parse(text)
     for word in words:
         assert word in str(error.value)
-
-
-@pytest.mark.parametrize("kind", ["GlobusComputeEngine", "GlobusMPIEngine"])
-def test_parsl_engines_are_refused_by_name(kind: str) -> None:
-    with pytest.raises(ConfigError, match=f"{kind} is not available yet"):
-        parse(f"engine: {{type: {kind}, provider: {{type: LocalProvider}}}}")

@@ -1,0 +1,44 @@
+"""Parsl's executors with two things added: tasks that wait here, and names of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parsl.executors.errors import ScalingFailed
+from parsl.executors.high_throughput.executor import HighThroughputExecutor
+from parsl.executors.high_throughput.mpi_executor import MPIExecutor
+
+
+class _Additions:
+    """``waiting`` counts the tasks that the UEP keeps until a worker is free; blocks are
+    added for them too. ``launched(job_id, name)`` is told of every job."""
+
+    waiting = 0
+    token = ""
+    launched: Callable[[str, str], None] | None = None
+
+    def outstanding(self: Any) -> int:
+        return len(self.tasks) + int(self.waiting)
+
+    def _launch_block(self: Any, block_id: str) -> Any:
+        name = f"parsl.{self.label}.block-{block_id}"
+        if self.token:
+            name = f"{name}.{self.token}"
+        job_id = self.provider.submit(self._get_launch_command(block_id), 1, name)
+        if not job_id:
+            raise ScalingFailed(self, "the provider returned no job id")
+        if self.launched is not None:
+            self.launched(str(job_id), name)
+        return job_id
+
+
+class PoolExecutor(_Additions, HighThroughputExecutor):  # type: ignore[misc]
+    """GlobusComputeEngine's."""
+
+
+class MpiPoolExecutor(_Additions, MPIExecutor):  # type: ignore[misc]
+    """GlobusMPIEngine's."""
+
+
+CLASSES = (PoolExecutor, MpiPoolExecutor)

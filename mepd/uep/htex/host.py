@@ -1,0 +1,264 @@
+"""The host: the process that has Parsl's executor. Started by mepd.uep.engines.htex.
+
+``python -P -m mepd.uep.htex.host FD PARENT_PID`` speaks engines/frames on the descriptor:
+SETUP with the checked configuration in, READY out, then TASK and WAITING in, RESULT, LOST
+and STATE out, and FAILED when no task can run. At the end of file it cancels its blocks
+and leaves nothing of its own behind. It is the subreaper of what it starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from mepd.config import parslengine
+from mepd.errors import ConfigError
+from mepd.log import LineFormatter
+from mepd.posix import guard, process, syscalls
+from mepd.posix.parent import die_with_parent
+from mepd.uep.engines import frames
+from mepd.uep.htex.lean import import_little
+
+log = logging.getLogger("mepd.uep.htex")
+
+LOOK_EVERY = 1.0
+
+
+class _Stop(BaseException):
+    """Raised in the main thread by SIGTERM."""
+
+
+class Pipe:
+    """Frames to the UEP, from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._lock = threading.Lock()
+
+    def send(self, frame: frames.Frame) -> None:
+        data = frames.pack(frame)
+        with self._lock:
+            try:
+                self.sock.sendall(data)
+            except OSError:
+                pass  # the UEP has gone, which the main thread learns by itself
+
+
+class Host:
+    """See the module. ``setup`` is the first frame's header."""
+
+    def __init__(self, pipe: Pipe, setup: dict[str, Any], body: bytes) -> None:
+        from mepd.uep.htex import executor, ship
+        from mepd.uep.htex.build import build
+        from mepd.uep.htex.ledger import Ledger
+        from mepd.uep.htex.scaling import Scaling
+        from mepd.uep.htex.state import Watch
+
+        self._pipe = pipe
+        self._dead: set[int] = set()
+        self._folder = Path(setup["folder"])
+        spec = parslengine.load(body)
+        program = ship.ship(self._folder, setup["workers"])
+        self.executor = build(spec, executor.CLASSES, self._folder, program)
+        self._ledger = Ledger(self._folder, self._cancel_other)
+        self.executor.token = secrets.token_hex(4)
+        self.executor.launched = self._launched
+        self.scaling = Scaling(self.executor, spec.poller, self._ledger.keep)
+        self.watch = Watch(self.executor, pipe)
+
+    def start(self) -> None:
+        if self._ledger.leftovers:
+            threading.Thread(target=self._ledger.cancel_leftovers, daemon=True).start()
+        self.executor.start()
+        self._pipe.send(frames.Frame(frames.READY, {}))
+        self.scaling.start()
+        self.watch.start()
+
+    def _launched(self, job_id: str, name: str) -> None:
+        from mepd.uep.htex.ledger import Block
+
+        provider = self.executor.provider
+        cluster = str(getattr(provider, "clusters", None) or "")
+        self._ledger.add(Block(type(provider).__name__, job_id, name, cluster=cluster))
+        self.watch.hurry()
+
+    def _cancel_other(self, block: Any) -> bool:
+        """Cancel a leftover by the provider itself, if it is of the same kind."""
+        provider = self.executor.provider
+        if type(provider).__name__ != block.provider:
+            return False
+        try:
+            provider.resources.setdefault(block.job_id, {"job_id": block.job_id, "status": None})
+            return all(provider.cancel([block.job_id]))
+        except Exception as e:
+            log.error("cannot cancel %s: %s", block.job_id, e)
+            return False
+
+    # --- frames in --------------------------------------------------------------------
+    def serve(self) -> None:
+        """Until the end of file, or until no task can run any more."""
+        while True:
+            if select.select([self._pipe.sock], [], [], LOOK_EVERY)[0]:
+                frame = frames.read(self._pipe.sock)
+                if frame.kind == frames.TASK:
+                    self._submit(frame)
+                elif frame.kind == frames.WAITING:
+                    self._set_waiting(int(frame.header["count"]))
+            self._check()
+            self._reap()
+
+    def _reap(self) -> None:
+        """Wait for orphans, which the kernel gives to the main thread.
+
+        A dead process is alive for Parsl until that. Other threads' children are theirs.
+        """
+        dead = set()
+        for pid in process.children():
+            if pid != self.executor.interchange_proc.pid:
+                options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+                with contextlib.suppress(ChildProcessError):
+                    if os.waitid(os.P_PID, pid, options) is not None:
+                        dead.add(pid)
+        for pid in dead & self._dead:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._dead = dead - self._dead
+
+    def _set_waiting(self, count: int) -> None:
+        before, self.executor.waiting = self.executor.waiting, count
+        if count and not before:
+            self.watch.hurry()
+            if not self.watch.slots:
+                self.scaling.hurry()
+
+    def _check(self) -> None:
+        """Raises RuntimeError if the executor is beyond help."""
+        if self.executor.bad_state_is_set:
+            raise RuntimeError(str(self.executor.executor_exception).strip())
+        status = self.executor.interchange_proc.poll()
+        if status is not None:
+            raise RuntimeError(f"Parsl's interchange ended, exit status {status}")
+
+    def _submit(self, frame: frames.Frame) -> None:
+        task_id = frame.header["id"]
+        context: dict[str, Any] = {
+            "mepd": {"id": task_id, "serializers": frame.header["serializers"]}
+        }
+        if frame.header.get("resources"):
+            context["resource_spec"] = frame.header["resources"]
+        try:
+            future = self.executor.submit_payload(context, frame.body)
+        except Exception as e:
+            self._lose(task_id, e)
+            return
+        future.add_done_callback(lambda f: self._finished(task_id, f))
+
+    def _finished(self, task_id: str, future: Future[Any]) -> None:
+        """In a thread of the executor's."""
+        try:
+            value = future.result()
+        except Exception as e:
+            self._lose(task_id, e)
+            return
+        if isinstance(value, bytes):
+            self._pipe.send(frames.Frame(frames.RESULT, {"id": task_id}, value))
+        else:
+            text = str(value["lost"])[:4000]
+            self._pipe.send(frames.Frame(frames.LOST, {"id": task_id, "text": text}))
+
+    def _lose(self, task_id: str, error: Exception) -> None:
+        if self.executor.bad_state_is_set:
+            return  # FAILED tells of all tasks
+        text = f"{type(error).__name__}: {error}"[:4000]
+        self._pipe.send(frames.Frame(frames.LOST, {"id": task_id, "text": text}))
+
+    # --- the end ----------------------------------------------------------------------
+    def end(self) -> None:
+        """Cancel the blocks. What runs on this machine is swept by the caller."""
+        from mepd.uep.htex.ledger import LOCAL
+
+        jobs = self.scaling.end()
+        provider = self.executor.provider
+        if jobs and type(provider).__name__ != LOCAL:
+            try:
+                provider.cancel(jobs)
+            except Exception as e:
+                log.error("cannot cancel the blocks: %s", e)
+                return
+        self._ledger.keep([])
+
+
+def _logging(debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Parsl tells at length what it does; of that only what goes wrong is the user's
+    logging.getLogger("parsl").setLevel(logging.DEBUG if debug else logging.ERROR)
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Stop
+
+
+def _run(pipe: Pipe, frame: frames.Frame) -> int:
+    host: Host | None = None
+    try:
+        host = Host(pipe, frame.header, frame.body)
+        host.start()
+        host.serve()
+    except (EOFError, _Stop):
+        return os.EX_OK
+    except Exception as e:
+        expected = isinstance(e, (ConfigError, RuntimeError))
+        log.error("%s", e, exc_info=not expected)
+        text = str(e) or type(e).__name__
+        header = {"text": text[:8000], "final": isinstance(e, ConfigError)}
+        pipe.send(frames.Frame(frames.FAILED, header))
+        return os.EX_SOFTWARE
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if host is not None:
+            host.end()
+    return os.EX_OK
+
+
+def main(argv: list[str]) -> int:
+    fd, parent = int(argv[1]), int(argv[2])
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        die_with_parent(parent, signal.SIGTERM)
+    except ProcessLookupError:
+        return os.EX_OK
+    syscalls.set_subreaper()
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    import_little()
+    try:
+        frame = frames.read(sock)
+    except EOFError:
+        return os.EX_OK
+    from setproctitle import setproctitle
+
+    setproctitle(frame.header["title"])
+    _logging(frame.header["debug"])
+    try:
+        return _run(Pipe(sock), frame)
+    finally:
+        guard.sweep()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    logging.shutdown()
+    os._exit(code)  # Parsl's threads do not end by themselves

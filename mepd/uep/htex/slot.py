@@ -1,0 +1,182 @@
+"""One worker of a pool: a thread that keeps a worker process and hands it tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mepd.errors import WireError
+from mepd.uep.engines import frames
+
+log = logging.getLogger(__name__)
+
+START_ATTEMPTS = 3
+"""Workers that die before they are ready, in a row, until the pool gives up."""
+LOOK_EVERY = 1.0
+"""Seconds between looks at a worker whose socket a descendant may hold open."""
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """What a worker process is started with."""
+
+    setup: dict[str, Any]
+    environment: dict[str, str]
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SlotTask:
+    """``number`` is Parsl's id of the task, ``environment`` what its MPI launcher needs."""
+
+    number: int
+    task_id: str
+    serializers: tuple[str, ...]
+    body: bytes = field(repr=False)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _argv(fd: int) -> list[str]:
+    """The worker program, from the archive if that is where we are from."""
+    archive = sys.argv[0]
+    if archive.endswith(".pyz"):
+        return [sys.executable, archive, "worker", str(fd), str(os.getpid())]
+    return [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
+
+
+def end_text(status: int) -> str:
+    """How a worker ended, from Popen.returncode."""
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
+
+
+class Slot(threading.Thread):
+    """``take`` returns the next task, ``done(task, packed)`` and ``lost(task, text)`` are
+    told of its end; ``unable(text)`` is called when no worker can be started."""
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        take: Callable[[], SlotTask],
+        done: Callable[[SlotTask, bytes], None],
+        lost: Callable[[SlotTask, str], None],
+        unable: Callable[[str], None],
+    ) -> None:
+        super().__init__(daemon=True)
+        self.task: SlotTask | None = None
+        self._plan = plan
+        self._take, self._done, self._lost, self._unable = take, done, lost, unable
+        self._process: subprocess.Popen[bytes] | None = None
+        self._failed = 0
+
+    def run(self) -> None:
+        while self._failed < START_ATTEMPTS:
+            try:
+                sock = self._start()
+            except OSError as e:
+                self._start_failed(f"cannot be started: {e.strerror}")
+                continue
+            with sock:
+                self._serve(sock)
+        self._unable("the workers die while starting")
+
+    def _start(self) -> socket.socket:
+        """Start a worker process. This thread is its parent to the kernel, and stays."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    _argv(theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, **self._plan.environment},
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        if self._plan.cores:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._process.pid, self._plan.cores)
+        with contextlib.suppress(OSError):
+            ours.sendall(frames.pack(frames.Frame(frames.SETUP, self._plan.setup)))
+        return ours
+
+    def _start_failed(self, text: str) -> None:
+        self._failed += 1
+        log.error("worker %s", text)
+        time.sleep(self._failed * 0.5)
+
+    def _serve(self, sock: socket.socket) -> None:
+        """Hand tasks to the worker for as long as it lives."""
+        if self._receive(sock) is None:
+            self._start_failed(f"{end_text(self._end())} while starting")
+            return
+        self._failed = 0
+        while True:
+            task = self.task = self._take()
+            packed = self._run(sock, task)
+            self.task = None
+            if packed is not None:
+                self._done(task, packed)
+            else:
+                text = end_text(self._end())
+                log.warning("worker %s while running %s", text, task.task_id)
+                self._lost(task, f"WorkerLost: the worker process running this task {text}")
+                return
+
+    def _run(self, sock: socket.socket, task: SlotTask) -> bytes | None:
+        """The packed result; None if the worker died."""
+        header: dict[str, Any] = {"id": task.task_id, "serializers": list(task.serializers)}
+        if task.environment:
+            header["environment"] = task.environment
+        try:
+            sock.sendall(frames.pack(frames.Frame(frames.TASK, header, task.body)))
+        except OSError:
+            return None
+        frame = self._receive(sock)
+        return frame.body if frame is not None else None
+
+    def _receive(self, sock: socket.socket) -> frames.Frame | None:
+        """The worker's next frame; None if it has ended."""
+        assert self._process is not None
+        while not select.select([sock], [], [], LOOK_EVERY)[0]:
+            if self._process.poll() is not None and not select.select([sock], [], [], 0)[0]:
+                return None
+        try:
+            return frames.read(sock)
+        except (EOFError, OSError, WireError):
+            return None
+
+    def _end(self) -> int:
+        """See to the worker's end, and to that of what it left in its group."""
+        assert self._process is not None
+        self.kill()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        ended = process.poll() is not None
+        if ended and process.returncode == 0:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

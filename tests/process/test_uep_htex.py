@@ -1,0 +1,278 @@
+"""The engines on Parsl with real blocks of a LocalProvider on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mepd.config import uepconfig
+from mepd.uep.amqp import IOLoop
+from mepd.uep.engines.base import EngineContext, EngineTask
+from mepd.uep.engines.registry import make
+from mepd.uep.signals import STOP, Signals
+from mepd.wire.message import Result, Task, pack_task, unpack_result
+from tests.conftest import wait_for
+from tests.process.test_uep_engines import SERIALIZER, by_value
+
+ENDPOINT = str(uuid.uuid4())
+DEADLINE = 60.0
+
+
+class Harness:
+    """An engine of a configuration on a real loop; its events are kept."""
+
+    def __init__(self, folder: Path, **engine: Any) -> None:
+        block = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, **engine}
+        block.setdefault("provider", {"type": "LocalProvider"})
+        block.setdefault("address", "127.0.0.1")
+        self.folder = folder
+        self.loop = IOLoop()
+        self.begun_ids: list[str] = []
+        self.results: dict[str, Result] = {}
+        self.engine = make(
+            uepconfig.check({"engine": block}).engine,
+            EngineContext(ENDPOINT, folder, "mepd-uep test worker"),
+            self,
+            self.loop,
+        )
+        self.signals = Signals(self.loop, lambda _n: self.loop.stop(), self.engine.reap)
+        self.engine.start()
+
+    def begun(self, task_ids: Iterable[str]) -> None:
+        self.begun_ids += task_ids
+
+    def finished(self, task_id: str, packed: bytes) -> None:
+        assert task_id not in self.results, "a task finished twice"
+        self.results[task_id] = unpack_result(packed)
+
+    def submit(self, function: Callable[..., Any], *args: Any, **options: Any) -> str:
+        parts = [SERIALIZER.serialize(p) for p in (by_value(function), args, {})]
+        task_id = str(uuid.uuid4())
+        body = pack_task(Task(task_id, SERIALIZER.pack_buffers(parts)))
+        self.engine.submit(EngineTask(task_id, body, **options))
+        return task_id
+
+    def until(self, check: Callable[[], Any]) -> None:
+        end = time.monotonic() + DEADLINE
+
+        def look() -> None:
+            if check() or time.monotonic() > end:
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.01, look)
+
+        self.loop.call_later(0, look)
+        self.loop.start()
+        assert check(), "not in time"
+
+    def result(self, task_id: str) -> Result:
+        self.until(lambda: task_id in self.results)
+        return self.results[task_id]
+
+    def value(self, task_id: str) -> Any:
+        result = self.result(task_id)
+        assert not result.is_error, result.data
+        return SERIALIZER.deserialize(result.data)
+
+    def end(self) -> list[str]:
+        running = self.engine.stop()
+        self.engine.close()
+        return running
+
+
+@pytest.fixture(scope="module")
+def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Harness]]:
+    made: list[Harness] = []
+    saved = {s: signal.getsignal(s) for s in (*STOP, signal.SIGCHLD)}
+
+    def start(folder: Path | None = None, **engine: Any) -> Harness:
+        made.append(Harness(folder or tmp_path_factory.mktemp("uep"), **engine))
+        return made[-1]
+
+    yield start
+    for harness in made:
+        harness.end()
+    signal.set_wakeup_fd(-1)
+    for number, handler in saved.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def shared(make_engine: Callable[..., Harness]) -> Harness:
+    return make_engine(max_workers_per_node=2, run_in_sandbox=True)
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def test_many_tasks(shared: Harness) -> None:
+    tasks = {shared.submit(double, n): n for n in range(100)}
+    shared.until(lambda: len(shared.results) >= 100)
+    for task_id, n in tasks.items():
+        assert shared.value(task_id) == 2 * n
+    assert set(tasks) <= set(shared.begun_ids)
+
+
+def where() -> tuple[str, str | None, str | None, str]:
+    import os
+
+    import setproctitle  # type: ignore[import-not-found,unused-ignore]
+
+    environment = os.environ
+    title = setproctitle.getproctitle()
+    rank = environment.get("PARSL_WORKER_COUNT")
+    return os.getcwd(), environment.get("GC_TASK_SANDBOX_DIR"), rank, title
+
+
+def test_a_task_runs_in_its_sandbox_in_a_worker_of_the_ueps_kind(shared: Harness) -> None:
+    task_id = shared.submit(where)
+    cwd, sandbox, count, title = shared.value(task_id)
+    assert cwd == sandbox == str(shared.folder / "tasks_working_dir" / task_id)
+    assert count == "2" and title == "mepd-uep test worker"
+
+
+def raises() -> None:
+    raise KeyError("the reason")
+
+
+def exits() -> None:
+    import sys
+
+    sys.exit(3)
+
+
+def unpicklable() -> Any:
+    return (n for n in range(3))
+
+
+def missing_module() -> None:
+    import no_such_module_anywhere  # type: ignore[import-not-found]  # noqa: F401
+
+
+def killed(number: int) -> None:
+    import os
+
+    os.kill(os.getpid(), number)
+
+
+def leaves(status: int) -> None:
+    import os
+
+    os._exit(status)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "code", "words"),
+    [
+        (raises, (), "RemoteExecutionError", "KeyError: 'the reason'"),
+        (exits, (), "RemoteExecutionError", "SystemExit: 3"),
+        (unpicklable, (), "RemoteExecutionError", "SerializationError"),
+        (missing_module, (), "RemoteExecutionError", "No module named 'no_such_module_anywhere'"),
+        (killed, (signal.SIGKILL,), "WorkerLost", "was killed by SIGKILL"),
+        (killed, (signal.SIGSEGV,), "WorkerLost", "was killed by SIGSEGV"),
+        (leaves, (7,), "WorkerLost", "exited with code 7"),
+    ],
+)
+def test_what_a_function_does_is_an_error_result(
+    shared: Harness, function: Callable[..., Any], args: tuple[Any, ...], code: str, words: str
+) -> None:
+    result = shared.result(shared.submit(function, *args))
+    assert result.error_code == code and words in result.data
+    assert result.details is not None and result.details["endpoint_id"] == ENDPOINT
+    assert shared.value(shared.submit(double, 4)) == 8
+
+
+def test_status_report(shared: Harness) -> None:
+    shared.until(lambda: shared.engine.status()["idle_workers"] == 2)
+    status = shared.engine.status()
+    assert status["managers"] == status["active_managers"] == 1
+    assert status["total_workers"] == 2 and status["outstanding_tasks"] == 0
+    assert status["engine_type"] == "GlobusComputeEngine"
+    assert status["provider_type"] == "LocalProvider" and status["max_blocks"] == 1
+    ((manager,),) = status["node_info"].values()
+    assert manager["worker_count"] == 2 and manager["sdk_version"]
+
+
+def test_resource_specifications(shared: Harness) -> None:
+    refusal = shared.engine.refusal({"num_nodes": 2})
+    assert refusal is not None and "num_nodes" in refusal and "priority" in refusal
+    assert shared.engine.refusal({}) is None
+
+
+def dies_once(path: str) -> str:
+    import os
+    import signal
+    from pathlib import Path
+
+    if not Path(path).exists():
+        Path(path).write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second"
+
+
+def loses_its_node_once(path: str) -> str:
+    import os
+    import signal
+    from pathlib import Path
+
+    if not Path(path).exists():
+        Path(path).write_text("")
+        os.kill(os.getppid(), signal.SIGKILL)
+    return "second"
+
+
+def sleeps(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+def test_a_lost_task_is_run_again_with_its_worker_or_its_node(
+    make_engine: Callable[..., Harness], tmp_path: Path
+) -> None:
+    before = {p.pid for p in psutil.Process().children()}
+    harness = make_engine(max_retries_on_system_failure=1)
+    assert harness.value(harness.submit(dies_once, str(tmp_path / "a"))) == "second"
+    assert harness.value(harness.submit(loses_its_node_once, str(tmp_path / "b"))) == "second"
+    slow = harness.submit(sleeps, 600)
+    harness.until(lambda: slow in harness.begun_ids)
+    waits = harness.submit(double, 1)
+    assert harness.engine.running == 1
+    (host,) = (p for p in psutil.Process().children() if p.pid not in before)
+    family = [host, *host.children(recursive=True)]
+    assert len(family) >= 4
+    assert harness.engine.drop_waiting() == [waits]
+    assert harness.end() == [slow]
+    assert not [p for p in family if p.is_running()]
+
+
+def test_sigkill_of_the_uep_leaves_no_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tests.process.test_uep_htex import *;"
+        "h = Harness(Path(sys.argv[1]), max_workers_per_node=1);"
+        "h.value(h.submit(double, 1)); h.submit(sleeps, 600); print('up', flush=True);"
+        "h.loop.call_later(1, lambda: None); h.loop.start()"
+    )
+    uep = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert uep.stdout is not None
+    with uep.stdout as lines:
+        assert any(line == "up\n" for line in lines)
+    family = psutil.Process(uep.pid).children(recursive=True)
+    assert len(family) >= 4
+    os.kill(uep.pid, signal.SIGKILL)
+    uep.wait()
+    for member in family:
+        wait_for(lambda: not member.is_running() or member.status() == "zombie", what=str(member))
