@@ -10,10 +10,12 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from mepd_fixtures import Mepd
 
 from mepd.wire import message
 from tests.conftest import is_gone, wait_for
+from tests.figures import figure
 
 
 def alive(name: str) -> int:
@@ -28,13 +30,14 @@ def alive(name: str) -> int:
     return count
 
 
+@pytest.mark.figures
 def test_A1_sigkill_of_the_consumer_loses_and_doubles_nothing(mepd: Mepd) -> None:
     """The UEPs stay, so each start runs exactly once however often the consumer dies."""
     mepd.start()
     chance = random.Random(1)
     names = []
-    for _ in range(6):
-        requests = [mepd.request() for _ in range(4)]
+    for _ in range(figure(6, 200)):
+        requests = [mepd.request() for _ in range(figure(4, 1))]
         names += [r["kwargs"]["name"] for r in requests]
         mepd.service.publish(*requests)
         pid = wait_for(mepd.consumer, 20, "a consumer")
@@ -47,11 +50,13 @@ def test_A1_sigkill_of_the_consumer_loses_and_doubles_nothing(mepd: Mepd) -> Non
     wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
 
 
+@pytest.mark.figures
 def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     """A start that had not been settled is run by the next master; none runs twice at once."""
     chance = random.Random(2)
     names: list[str] = []
-    for _ in range(6):
+    rounds = figure(6, 200)
+    for _ in range(rounds):
         mepd.start()
         requests = [mepd.request() for _ in range(3)]
         names += [r["kwargs"]["name"] for r in requests]
@@ -65,7 +70,7 @@ def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     wait_for(lambda: set(mepd.runs()) == set(names), 60, "every start")
     assert all(alive(name) <= 1 for name in names)
     # Only a start whose master was killed before it was settled has run again.
-    assert sum(mepd.runs().values()) <= len(names) + 6 * 3
+    assert sum(mepd.runs().values()) <= len(names) + rounds * 3
     wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
 
 

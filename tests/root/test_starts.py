@@ -20,6 +20,7 @@ from mepd.log import LineFormatter
 from mepd.model import StartRequest, UepState
 from mepd.posix import process
 from tests.conftest import User, is_gone, wait_for
+from tests.figures import figure
 from tests.root import launching
 from tests.root.masterparts import REPORTER, Harness
 
@@ -120,14 +121,15 @@ def hanging_mapper(folder: Path) -> dict[str, Any]:
     return {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(script)]}
 
 
+@pytest.mark.figures
 def test_A1_launch_children_killed_at_random_points_are_answered_once(
     make: Make, harper: User
 ) -> None:
     """Each request runs once or is answered once, and nothing leaks."""
     h = make()
-    chance = random.Random(7)
+    chance, count = random.Random(7), figure(40, 200)
     before = descriptors()
-    for _ in range(40):
+    for _ in range(count):
         request = ask(harper)
         token = h.request(request)
         child = h.table.get(request.name)
@@ -137,7 +139,7 @@ def test_A1_launch_children_killed_at_random_points_are_answered_once(
         process.signal_process(child.child, signal.SIGKILL)
         h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
         h.run_until(lambda: not len(h.table))
-    assert len(h.settled) == len(set(h.settled)) == 40
+    assert len(h.settled) == len(set(h.settled)) == count
     h.run_until(lambda: not h.reaper.strays())
     assert descriptors() == before
 

@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mepd.launch import mapping
+from tests.figures import figure
 
 ME = "00000000-0000-4444-8888-111111111111"
 
@@ -99,6 +100,8 @@ RULES = [
 PARTS = ["a", "b", "c", "x", "y", "z", "@", "example.org", "\n", "root", ".", "|", "é", "(", ""]
 
 
+@pytest.mark.figures
+@settings(max_examples=figure(200, 20_000), deadline=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=5).map("".join), st.sampled_from(RULES))
 def test_I1_agrees_with_a_reference_matcher(username: str, match: str) -> None:
     """Mapped only if the whole value matches the grouped pattern; to just what {0} says."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mepd.config.settings import EndpointSnapshot
 from mepd.launch import render
 from mepd.launch.failure import StageError
+from tests.figures import figure
 
 TEMPLATE = """
 engine:
@@ -88,7 +89,8 @@ def test_E1_a_string_stays_that_string(value: str) -> None:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.figures
+@settings(max_examples=figure(300, 10_000), deadline=None)
 @given(
     st.one_of(
         st.text(), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.none(),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mepd.errors import RequestError, WireError
 from mepd.model import StartRequest
 from mepd.wire import start_request
+from tests.figures import figure
 
 MEP, UEP, PERSON = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 NOW = 1_750_000_000
@@ -244,13 +245,15 @@ def outcome(body: bytes, content_type: Any, timestamp: Any) -> StartRequest | Re
         return e
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.figures
+@settings(max_examples=figure(300, 40_000), deadline=None)
 @given(st.binary(max_size=200), ANY_JSON, st.integers() | ANY_JSON)
 def test_total_on_any_bytes(body: bytes, content_type: Any, timestamp: Any) -> None:
     assert isinstance(outcome(body, content_type, timestamp), RequestError)
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.figures
+@settings(max_examples=figure(600, 60_000), deadline=None)
 @given(st.sampled_from(PATHS), ANY_JSON, st.sampled_from([NOW, 0]))
 def test_total_on_any_value_anywhere(path: tuple[str | int, ...], value: Any, when: int) -> None:
     found = outcome(json.dumps(change(*path, to=value)).encode(), "application/json", when)
@@ -260,7 +263,8 @@ def test_total_on_any_value_anywhere(path: tuple[str | int, ...], value: Any, wh
         assert again == found
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.figures
+@settings(max_examples=figure(200, 50_000), deadline=None)
 @given(
     ANY_JSON.filter(lambda v: isinstance(v, dict))
     | st.fixed_dictionaries({"timestamp": st.integers()})
