@@ -42,8 +42,10 @@ GOOD: dict[str, tuple[Decode, list[Any]]] = {
     ),
     "control socket": (control.parse_request, [control.request("kill", {"targets": ["a"]})]),
 }
-JUNK = [None, True, False, -1, 0, 2**63, 1e308, "", "\x00", "\ud800", [], {}, [[]], {"kind": "Stop"},
-        "x" * 5000]  # fmt: skip
+JUNK = [
+    None, True, False, -1, 0, 2**63, 1e308, "", "\x00", "\ud800", [], {}, [[]], {"kind": "Stop"},
+    "x" * 5000,
+]  # fmt: skip
 
 
 def mutate_value(chance: random.Random, obj: dict[str, Any]) -> Any:
