@@ -27,6 +27,8 @@ from mepd.wire.worker import (
     DrainEndpoint,
     DropEndpoint,
     NoticeDone,
+    Ping,
+    Pong,
     Ready,
     SendNotice,
     ServeEndpoint,
@@ -79,6 +81,8 @@ class Consumer:
                 self._settle(text)
             case SendNotice():
                 self._notify(message)
+            case Ping():
+                self._pipe.send(Pong())
             case Stop():
                 self._stop()
 

@@ -17,12 +17,15 @@ from mepd.posix import process
 from mepd.posix.accounts import Account
 from mepd.posix.process import ProcessId
 from mepd.wire import codec
-from mepd.wire.worker import Ready, Stop
+from mepd.wire.worker import Ping, Pong, Ready, Stop
 
 log = logging.getLogger(__name__)
 
 _FATAL_AFTER = 8
 _STOP_PATIENCE = 1.0
+PING_EVERY = 20.0
+UNANSWERED_MAX = 3
+"""A check of a large folder may keep the watcher for some seconds."""
 
 
 class Worker:
@@ -31,7 +34,7 @@ class Worker:
     ``on_message`` gets what it sends, ``on_up`` is called when it is ready and ``on_down``
     when it has died or, with ``replacing``, made room. A worker in a crash loop is shown as
     FATAL and still tried every 30 s: without it nobody can start anything, but what runs
-    goes on.
+    goes on. One that is stopped or hangs is killed, and so replaced.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Worker:
         self._lines: LineReader | None = None
         self._retry: Timer | None = None
         self._failures = 0
+        self._unanswered = 0
         self._ready_since = 0.0
         self._stopping = False
 
@@ -83,6 +87,8 @@ class Worker:
         self._lines = LineReader(self._loop, spawned.stderr, title, spawned.pid)
         self._channel = Channel(self._loop, spawned.sock, self._on_frame, self._on_closed)
         self._reaper.watch(spawned.pid, self._ended)
+        self._unanswered = 0
+        self._ping(self.process)
 
     def send(self, message: Any) -> bool:
         """Give the worker a message; False if there is no worker."""
@@ -118,6 +124,9 @@ class Worker:
 
     def _on_frame(self, frame: Any) -> None:
         message: Any = codec.decode(frame, self._accepts)
+        self._unanswered = 0
+        if isinstance(message, Pong):
+            return
         if isinstance(message, Ready):
             self.state = ProgramState.RUNNING
             self._ready_since = self._loop.clock()
@@ -125,6 +134,21 @@ class Worker:
             self.on_up()
         else:
             self.on_message(message)
+
+    def _ping(self, which: ProcessId) -> None:
+        """Ask the process now and then; in the turn after the last unanswered one, kill it."""
+        if self.process != which or self._stopping:
+            return
+        if self._unanswered >= UNANSWERED_MAX:
+            log.error(
+                "%s has not answered for %.0f s (pid: %d): killed",
+                self.name, UNANSWERED_MAX * PING_EVERY, which.pid,
+            )  # fmt: skip
+            process.kill_tree(which)
+            return
+        self._unanswered += 1
+        self.send(Ping())
+        self._loop.call_later(PING_EVERY, lambda: self._ping(which))
 
     def _on_closed(self, reason: str) -> None:
         """It died, or said something that no worker of ours says: then it is killed."""

@@ -18,7 +18,7 @@ from mepd.config.watchplan import WatchPlan
 from mepd.errors import ConfigError, WireError
 from mepd.watcher import bounds, checks, watches
 from mepd.wire import codec, framing
-from mepd.wire.worker import TO_WATCHER, Changed, Ready, Stop, Validate, Validated
+from mepd.wire.worker import TO_WATCHER, Changed, Ping, Pong, Ready, Stop, Validate, Validated
 
 TITLE = "mepd: config-watcher"
 _CHUNK = 64 * 1024
@@ -93,6 +93,9 @@ def _answer(master: _Master) -> int:
             message: Any = codec.decode(obj, TO_WATCHER)
             if isinstance(message, Stop):
                 return os.EX_OK
+            if isinstance(message, Ping):
+                master.send(Pong())
+                continue
             assert isinstance(message, Validate)
             master.send(Validated(message.token, validate(message)))
     return os.EX_OK

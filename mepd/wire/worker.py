@@ -20,6 +20,16 @@ class Stop:
     """Finish and exit 0; what is unacked goes back to the broker."""
 
 
+@dataclass(frozen=True)
+class Ping:
+    """Say that you still turn."""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer."""
+
+
 # --- master -> amqp-consumer ----------------------------------------------------------
 @dataclass(frozen=True)
 class ServeEndpoint:
@@ -155,9 +165,10 @@ class Validated:
     error: str = ""
 
 
-TO_CONSUMER = (ServeEndpoint, DrainEndpoint, DropEndpoint, Settle, SendNotice, Stop)
+TO_CONSUMER = (ServeEndpoint, DrainEndpoint, DropEndpoint, Settle, SendNotice, Ping, Stop)
 FROM_CONSUMER = (
     Ready,
+    Pong,
     EndpointRegistered,
     OwnIdentities,
     EndpointOnline,
@@ -166,5 +177,5 @@ FROM_CONSUMER = (
     RequestRefused,
     NoticeDone,
 )
-TO_WATCHER = (Validate, Stop)
-FROM_WATCHER = (Ready, Changed, Validated)
+TO_WATCHER = (Validate, Ping, Stop)
+FROM_WATCHER = (Ready, Pong, Changed, Validated)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from mepd_fixtures import Mepd
 
+from mepd.master.decisions import STABLE_AFTER
 from mepd.wire import message
 from tests.conftest import is_gone, wait_for
-from tests.figures import figure
+from tests.figures import FULL, figure
 
 
 def alive(name: str) -> int:
@@ -37,6 +38,8 @@ def test_A1_sigkill_of_the_consumer_loses_and_doubles_nothing(mepd: Mepd) -> Non
     chance = random.Random(1)
     names = []
     for _ in range(figure(6, 200)):
+        if FULL:
+            time.sleep(STABLE_AFTER)  # else the pause before it is started again grows
         requests = [mepd.request() for _ in range(figure(4, 1))]
         names += [r["kwargs"]["name"] for r in requests]
         mepd.service.publish(*requests)

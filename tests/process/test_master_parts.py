@@ -19,7 +19,7 @@ import pytest
 
 from mepd.config.settings import ProgramSection
 from mepd.errors import ControlError
-from mepd.master import control
+from mepd.master import control, workers
 from mepd.master.channel import Channel
 from mepd.master.loop import Loop, LoopFailure
 from mepd.master.programs import Program
@@ -173,6 +173,8 @@ def _echo_worker(sock: socket.socket) -> int:
         for frame in reader.feed(data):
             if frame["kind"] == "Stop":
                 return 0
+            if frame["kind"] == "Ping":
+                sock.sendall(encode_frame(codec.encode(wire.Pong())))
             if frame["kind"] == "DropEndpoint":
                 sock.sendall(encode_frame({"kind": frame["name"]}))
     return 0
@@ -200,6 +202,25 @@ def test_a_worker_that_dies_is_started_again(
     os.kill(ups[0], signal.SIGKILL)
     run_until(loop, lambda: len(ups) == 2)
     assert ups[1] != ups[0] and worker.restarts == 1
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def test_a_worker_that_hangs_is_replaced(
+    loop: Loop, reaper: Reaper, harper: User, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(workers, "PING_EVERY", 0.3)
+    worker = make_worker(loop, reaper, harper)
+    ups: list[int] = []
+    worker.on_up = lambda: ups.append(worker.process.pid if worker.process else 0)
+    worker.start()
+    until = time.monotonic() + 2
+    run_until(loop, lambda: time.monotonic() > until)
+    assert len(ups) == 1  # it answers, and stays
+    os.kill(ups[0], signal.SIGSTOP)
+    run_until(loop, lambda: len(ups) == 2)
+    assert "has not answered" in caplog.text and worker.restarts == 1
     worker.stop()
     run_until(loop, lambda: worker.state is ProgramState.STOPPED)
 

@@ -14,6 +14,8 @@ from mepd.wire import codec, worker
 
 GOOD: list[Any] = [
     worker.Ready(),
+    worker.Ping(),
+    worker.Pong(),
     worker.Stop(),
     worker.ServeEndpoint("debug", None, "http://localhost", {"multi_user": True}, 30.0, 443),
     worker.DrainEndpoint("debug"),
