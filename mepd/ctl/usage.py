@@ -59,7 +59,7 @@ def measure(roots: Iterable[Root]) -> dict[int, TreeUse]:
         children.setdefault(row.parent, []).append(pid)
     out = {}
     for root, created in roots:
-        if root not in rows or rows[root].created != created:
+        if root not in rows or not _same(rows[root].created, created):
             continue
         todo, seconds, rss = [root], 0.0, 0
         while todo:
@@ -71,11 +71,16 @@ def measure(roots: Iterable[Root]) -> dict[int, TreeUse]:
     return out
 
 
+def _same(one: float, other: float) -> bool:
+    """Creation times in whole seconds since the epoch differ where the clock is adjusted."""
+    return abs(one - other) < 2.0
+
+
 def tree(root: Root) -> list[dict[str, Any]]:
     """Each process of a tree, parents first; empty if it is gone or hidden."""
     try:
         top = psutil.Process(root[0])
-        if top.create_time() != root[1]:
+        if not _same(top.create_time(), root[1]):
             return []
         family = [top, *top.children(recursive=True)]
     except psutil.Error:

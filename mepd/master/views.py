@@ -13,6 +13,7 @@ from mepd.master.history import Entry
 from mepd.master.programs import Program
 from mepd.master.table import Uep
 from mepd.master.workers import Worker
+from mepd.posix import process
 
 
 def master(
@@ -101,7 +102,7 @@ def uep(u: Uep, now: float, last_failure: dict[str, Any] | None) -> dict[str, An
         "name": u.name,
         "endpoint": u.endpoint,
         "pid": u.process.pid,
-        "created": u.process.created,
+        "created": round(process.since_epoch(u.process.created), 2),
         "state": u.state.value,
         "uptime": round(now - u.started, 1),
         "running": a.outstanding if a else 0,

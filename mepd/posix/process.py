@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mepd.posix.parent import die_with_parent as die_with_parent  # noqa: F401
 from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
+_TICKS = os.sysconf("SC_CLK_TCK")
 _KEEP = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -77,28 +79,40 @@ def reset_scheduling() -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process for certain: its pid and its creation time (seconds since the epoch)."""
+    """A process for certain: its pid and its creation time.
+
+    ``created`` is in seconds since the boot (proc(5), starttime): psutil's time since the
+    epoch is another one when the clock was set.
+    """
 
     pid: int
     created: float
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The identity of a running process; None if there is none."""
+    """The identity of a running process or a zombie; None if there is none."""
+    fields = _stat(pid)
+    return ProcessId(pid, int(fields[19]) / _TICKS) if fields else None
+
+
+def since_epoch(boot_time: float) -> float:
+    """A ``created`` as the clock counts now, in seconds."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + boot_time
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on; none if there is no such process."""
     try:
-        return ProcessId(pid, psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def exec_confirmed(pid: int) -> bool:
     """Whether a forked child has exec'ed; False too when it is gone (proc(5), stat field 9)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as f:
-            fields = f.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return fields[0] not in b"ZX" and not int(fields[6]) & _PF_FORKNOEXEC
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in b"ZX" and not int(fields[6]) & _PF_FORKNOEXEC
 
 
 def signal_process(target: ProcessId, signum: int) -> bool:
@@ -155,9 +169,9 @@ def descendants(pid: int) -> list[ProcessId]:
         return []
     out = []
     for process in found:
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                out.append(ProcessId(process.pid, process.create_time()))
+        fields = _stat(process.pid)
+        if fields and fields[0] not in b"ZX":
+            out.append(ProcessId(process.pid, int(fields[19]) / _TICKS))
     return out
 
 

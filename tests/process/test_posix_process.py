@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from psutil import _pslinux
 
 from mepd.posix import descriptors, guard, process, syscalls
 from mepd.posix.process import ProcessId
@@ -219,6 +220,23 @@ def test_C3_another_process_with_the_pid_is_not_signalled() -> None:
     assert child.poll() is None
     assert process.signal_process(true, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
+
+
+def test_L3_a_process_stays_itself_when_the_clock_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """psutil's creation time moves with the clock: then nothing could be signalled any more."""
+    child = subprocess.Popen(["sleep", "30"])
+    before = process.identify(child.pid)
+    assert before is not None
+    assert abs(process.since_epoch(before.created) - time.time()) < 5
+    real, real_time = _pslinux.boot_time, time.time
+    for hours in (-1, 24 * 365):
+        monkeypatch.setattr(_pslinux, "boot_time", lambda h=hours: real() + h * 3600)
+        monkeypatch.setattr(time, "time", lambda h=hours: real_time() + h * 3600)
+        assert process.identify(child.pid) == before
+    assert process.signal_process(before, signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM
 
 
 def test_kill_tree_reaches_other_sessions_and_stopped_processes() -> None:
