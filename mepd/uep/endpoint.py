@@ -13,6 +13,7 @@ from mepd.uep.amqp import IOLoop
 from mepd.uep.broker import Broker, BrokerEvents
 from mepd.config.uepconfig import UepConfig
 from mepd.uep.credentials import Credentials
+from mepd.uep.decisions import TaskPolicy
 from mepd.uep.document import Document
 from mepd.uep.engines.base import EngineContext
 from mepd.uep.engines.registry import make
@@ -24,8 +25,9 @@ from mepd.uep.reporter import Reporter, status_message, title_state
 from mepd.uep.results import ResultStore
 from mepd.uep.signals import Signals
 from mepd.uep.snippet import Snippet
+from mepd.uep.syncer import Syncer
 from mepd.uep.taskaudit import TaskAudit
-from mepd.uep.tasks import TaskDesk, TaskPolicy
+from mepd.uep.tasks import TaskDesk
 from mepd.uep.title import title
 
 log = logging.getLogger(__name__)
@@ -64,9 +66,11 @@ class Endpoint:
             frozenset(allowed) if allowed is not None else None,
             config.retry_lost_tasks,
         )
+        journal = Journal(folder / JOURNAL)
+        syncer = Syncer(self._loop, journal.sync, lambda e: self._desk.not_written(e))
         self._desk = TaskDesk(
-            policy, Journal(folder / JOURNAL), ResultStore(folder), self._moved,
-            folder=folder, audit=self._make_audit(),
+            policy, journal, ResultStore(folder), self._moved,
+            folder=folder, audit=self._make_audit(), sync=syncer.request,
         )  # fmt: skip
         context = EngineContext(document.endpoint_id, folder, title(user, name, "worker"))
         self._engine = make(config.engine, context, self._desk, self._loop)
@@ -249,6 +253,7 @@ class Endpoint:
         if self._closing:
             return
         self._closing = True
+        self._desk.settle()
         if self._desk.unsent:
             log.warning("%d results wait on disk for the next start", self._desk.unsent)
         self._loop.call_later(SETTLE_TIME, self._on_closed)

@@ -1,8 +1,8 @@
 """The task journal: which tasks had begun, kept across the death of this process.
 
 One line an event, appended: ``B ID`` before a task is handed to a worker, ``F ID`` once
-the broker has confirmed its result. A machine that loses power may lose the last lines;
-the death of this process does not.
+the broker has confirmed its result. What was written survives the death of this process,
+and once sync() has returned, that of the machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,6 +64,9 @@ class Journal:
         self._lines = data.count(b"\n")
         if data and not data.endswith(b"\n"):
             files.write_all(self._fd, b"\n")
+        self._unsynced = False
+        self._file = threading.Lock()
+        files.sync_folder(path.parent)
 
     def past(self, task_id: str) -> Past:
         if task_id in self._begun:
@@ -85,18 +89,33 @@ class Journal:
             del self._finished[next(iter(self._finished))]
         self._append(b"".join(b"F %s\n" % i.encode("ascii") for i in ids), len(ids))
 
+    def sync(self) -> None:
+        """Have all that was written survive a loss of power; from any thread. Raises OSError."""
+        with self._file:
+            if not self._unsynced:
+                return
+            self._unsynced = False
+            try:
+                os.fdatasync(self._fd)
+            except OSError:
+                self._unsynced = True
+                raise
+
     def _append(self, data: bytes, lines: int) -> None:
         files.write_all(self._fd, data)
+        self._unsynced = True
         self._lines += lines
-        if self._lines > COMPACT_LINES and self._lines > 4 * len(self._begun):
+        if self._lines > max(COMPACT_LINES, 2 * (len(self._begun) + len(self._finished))):
             self._compact()
 
     def _compact(self) -> None:
         lines = [b"F %s\n" % i.encode("ascii") for i in self._finished]
         lines += [b"B %s\n" % i.encode("ascii") for i in self._begun]
         files.replace(self._path, b"".join(lines))
-        old, self._fd = self._fd, files.open_regular(self._path, os.O_RDWR | os.O_APPEND)
-        os.close(old)
+        with self._file:
+            old, self._fd = self._fd, files.open_regular(self._path, os.O_RDWR | os.O_APPEND)
+            os.close(old)
+            self._unsynced = False
         self._lines = len(lines)
 
     def close(self) -> None:

@@ -1,12 +1,11 @@
 """The task desk: what becomes of each delivery and each result. Knows no broker, no engine.
 
-A delivery is acked when the broker has confirmed the task's result, not before. The
-journal and the result store tell a redelivered task's past.
+A delivery is acked when the broker has confirmed the task's result and the journal knows
+it for good, not before. The journal and the result store tell a redelivered task's past.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -16,10 +15,12 @@ from typing import Any, Protocol
 
 from mepd.errors import WireError
 from mepd.uep import failures, taskaudit
+from mepd.uep.acks import Acks, Sync, at_once
+from mepd.uep.decisions import Action, TaskPolicy, decide
 from mepd.uep.engines.base import Engine, EngineTask
 from mepd.uep.idle import Movement
 from mepd.uep.intake import Intake
-from mepd.uep.journal import Journal, Past
+from mepd.uep.journal import Journal
 from mepd.uep.results import ResultStore
 from mepd.uep.taskfeed import Token
 from mepd.uep.taskheaders import read_headers, task_id_of
@@ -27,36 +28,6 @@ from mepd.uep.taskheaders import read_headers, task_id_of
 log = logging.getLogger(__name__)
 
 ALERT_EVERY = 60.0
-
-
-class Action(enum.Enum):
-    """What to do with a delivery."""
-
-    JOIN = "join"  # it is here already: ack it with its result
-    ACK = "ack"  # its result was sent: nothing is left to do
-    SEND = "send"  # its result waits on disk
-    LOST = "lost"  # it had begun when the endpoint died
-    RUN = "run"
-
-
-def decide(known: bool, stored: bool, past: Past, retry_lost: bool) -> Action:
-    """What a task's past makes of its delivery; all but RUN happen on redeliveries only."""
-    if known:
-        return Action.JOIN
-    if stored:
-        return Action.SEND
-    if past is Past.FINISHED:
-        return Action.ACK
-    return Action.LOST if past is Past.BEGUN and not retry_lost else Action.RUN
-
-
-@dataclass(frozen=True)
-class TaskPolicy:
-    """``allowed_functions`` None: every function may run."""
-
-    endpoint_id: str
-    allowed_functions: frozenset[str] | None = None
-    retry_lost: bool = False
 
 
 class Audit(Protocol):
@@ -95,7 +66,8 @@ class TaskDesk:
     """See the module. ``moved`` is called after every task received and result sent.
 
     Task messages that do not fit into memory wait below ``folder``. With ``audit`` a task
-    runs only when its records are in the administrator's log.
+    runs only when its records are in the administrator's log. ``sync(then)`` has the journal
+    synced soon, and calls ``then``; see mepd.uep.syncer.
     """
 
     engine: Engine
@@ -109,7 +81,10 @@ class TaskDesk:
         clock: Callable[[], float] = time.monotonic,
         folder: Path | None = None,
         audit: Audit | None = None,
+        sync: Sync = at_once,
     ) -> None:
+        self._sync = sync
+        self._acks = Acks(sync, self._ack)
         self._policy = policy
         self._audit = audit
         window = (lambda: self.engine.capacity) if audit is not None else None
@@ -216,7 +191,8 @@ class TaskDesk:
         try:
             self._journal.begun(ids)
         except OSError as e:
-            self._alert("the task journal cannot be written: %s", e.strerror)
+            self.not_written(e)
+        self._sync()
         for task_id in ids:
             self._note(task_id, taskaudit.RUNNING)
 
@@ -243,7 +219,7 @@ class TaskDesk:
         try:
             self._journal.finished(task_ids)
         except OSError as e:
-            self._alert("the task journal cannot be written: %s", e.strerror)
+            self.not_written(e)
         tokens: list[Token] = []
         for task_id in task_ids:
             self._sending.discard(task_id)
@@ -253,7 +229,7 @@ class TaskDesk:
             if entry is not None:
                 tokens += entry.tokens
         self._done += len(task_ids)
-        self._ack(tokens)
+        self._acks.settled(tokens)
         self._touch()
 
     def unconfirmed(self, task_id: str, packed: bytes) -> None:
@@ -297,6 +273,17 @@ class TaskDesk:
             return
         for task_id in task_ids:
             self._fail(task_id, failures.ENDPOINT_LOST, failures.STOPPED_TEXT)
+
+    def settle(self) -> None:
+        """Acknowledge now whatever the broker has confirmed."""
+        try:
+            self._journal.sync()
+        except OSError as e:
+            self.not_written(e)
+        self._acks.flush()
+
+    def not_written(self, error: OSError) -> None:
+        self._alert("the task journal cannot be written: %s", error.strerror)
 
     def _ack(self, tokens: list[Token]) -> None:
         if self._outlet is not None:

@@ -27,13 +27,17 @@ GIVEN_UP = (
     r"^\s*The user endpoint went away before this task was done: User endpoint process for \S+"
     r" ended unexpectedly \[terminated by signal 9\]$"
 )
+API_ERRORS = ("GlobusAPIError", "ComputeAPIError")
+START_ENDED = (
+    r"SEMANTICALLY_INVALID.*User endpoint process for \S+ ended unexpectedly"
+    r" \[terminated by signal 9\]"
+)
 UNREACHABLE = {
     "NetworkError": r".",
     "GlobusConnectionError": r".",
     "GlobusConnectionTimeoutError": r".",
     "GlobusTimeoutError": r".",
-    "GlobusAPIError": r"\b50[234]\b",
-    "ComputeAPIError": r"\b50[234]\b",
+    **dict.fromkeys(API_ERRORS, r"\b50[234]\b"),
     "AMQPConnectionError": r"",
     "AMQPConnectorException": r"",
     "RuntimeError": r"SDK thread quit|Unable to sustain channel|is shutdown|after shutdown",
@@ -73,7 +77,7 @@ def _own_end(end: Ending) -> str | None:
 
 
 def _blames(end: Ending) -> str | None:
-    """Which kill the ending blames: worker, uep, given up, client."""
+    """Which kill the ending blames: worker, uep, given up, start, client."""
     if end.how == "cancelled":
         return "client"
     if end.how != "error":
@@ -83,6 +87,8 @@ def _blames(end: Ending) -> str | None:
             if re.search(pattern, end.text):
                 return name
         return None
+    if end.type in API_ERRORS and re.search(START_ENDED, end.text):
+        return "start"
     pattern = UNREACHABLE.get(end.type)
     return "client" if pattern is not None and re.search(pattern, end.text) else None
 
@@ -113,6 +119,7 @@ def _too_often(blamed: Counter[str], kills: Kills) -> list[str]:
         "worker": worker,
         "uep": uep * kills.width,
         "given up": blamed["given up"] if uep >= 3 else 0,  # so many deaths without a result
+        "start": blamed["start"] if uep else 0,  # a submission that waited for it
         "client": blamed["client"] if far else 0,
     }
     return [

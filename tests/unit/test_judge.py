@@ -12,6 +12,10 @@ WORKER = (
     "WorkerLost: the worker process running this task was killed by SIGKILL, perhaps for want"
     " of memory"
 )
+ENDED = (
+    "('POST', 'http://...', 'Bearer', 422, 'SEMANTICALLY_INVALID', 'Request payload failed"
+    " validation: User endpoint process for x ended unexpectedly [terminated by signal 9]')"
+)
 NOTHING = Kills()
 ALL = Kills({"uep": 1, "worker": 1, "broker": 1, "gateway": 1})
 
@@ -55,7 +59,8 @@ def test_what_is_never_true(ending: Ending) -> None:
 
 
 @pytest.mark.parametrize("ending", [error("fast", WORKER), error("failing", DIED),
-                                    Ending("fast", 7, None, "cancelled")])  # fmt: skip
+                                    Ending("fast", 7, None, "cancelled"),
+                                    error("fast", ENDED, "ComputeAPIError")])  # fmt: skip
 def test_blame_needs_a_kill(ending: Ending) -> None:
     assert not judge([ending], ALL)[1]
     assert judge([ending], NOTHING)[1]

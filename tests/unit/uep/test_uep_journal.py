@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
 import pytest
 
+from mepd.uep import files
 from mepd.uep import journal as module
-from mepd.uep.journal import FINISHED_KEPT, Journal, Past, replay
+from mepd.uep.journal import Journal, Past, replay
 from mepd.uep.results import ResultStore
 
 A, B = str(uuid.uuid4()), str(uuid.uuid4())
@@ -47,18 +49,73 @@ def test_binary_garbage_is_no_journal() -> None:
 
 
 def test_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMPACT_LINES", 100)
+    monkeypatch.setattr(module, "COMPACT_LINES", 20)
+    monkeypatch.setattr(module, "FINISHED_KEPT", 50)
+    rewrites = []
+    replace = files.replace
+    monkeypatch.setattr(files, "replace", lambda *a: rewrites.append(1) or replace(*a))
     path = tmp_path / "j"
     journal = Journal(path)
     journal.begun([A])
-    for _ in range(FINISHED_KEPT + 500):
+    for _ in range(200):
         task = str(uuid.uuid4())
         journal.begun([task])
         journal.finished([task])
-    assert len(journal._finished) == FINISHED_KEPT
-    assert path.stat().st_size < 100 * (FINISHED_KEPT + 600)
+    assert len(journal._finished) == 50
+    assert path.stat().st_size < 40 * 2 * 55
+    assert len(rewrites) < 400 / 40  # it is rewritten when it has doubled, not all the time
     assert journal.past(A) is Past.BEGUN
     assert Journal(path).past(A) is Past.BEGUN
+
+
+def test_what_was_written_is_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    path = tmp_path / "j"
+    monkeypatch.setattr(os, "fdatasync", lambda _fd: synced.append(path.read_bytes()))
+    journal = Journal(path)
+    journal.begun([A, B])
+    journal.finished([A])
+    assert synced == []
+    journal.sync()
+    journal.sync()
+    assert synced == [f"B {A}\nB {B}\nF {A}\n".encode()]
+
+
+def test_a_sync_that_failed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    journal = Journal(tmp_path / "j")
+    journal.begun([A])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails)
+        with pytest.raises(OSError):
+            journal.sync()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    journal.sync()
+    assert len(synced) == 1
+
+
+def test_a_result_on_disk_is_there_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are synced before it gets its name, and its folder after."""
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(fd: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", lambda *a: steps.append("rename") or rename(*a))
+    ResultStore(tmp_path).put(A, b"result")
+    assert steps == ["file", "rename", "folder"]
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "folder", "fifo"])

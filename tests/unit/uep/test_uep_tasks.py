@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from mepd.uep import failures
+from mepd.uep.decisions import Action, TaskPolicy, decide
 from mepd.uep.engines.base import EngineTask
 from mepd.uep.journal import Journal, Past
 from mepd.uep.results import ResultStore
 from mepd.uep.taskfeed import Token
-from mepd.uep.tasks import Action, TaskDesk, TaskPolicy, decide
+from mepd.uep.tasks import TaskDesk
 from mepd.wire.message import Result, Task, pack_result, pack_task, unpack_result
 
 ENDPOINT = str(uuid.uuid4())
@@ -58,9 +59,10 @@ class Bench:
         self.store = ResultStore(folder)
         self.engine, self.broker, self.now = FakeEngine(), FakeBroker(), 0.0
         audit = policy.pop("audit", None)
+        rest = {"sync": policy.pop("sync")} if "sync" in policy else {}
         self.desk = TaskDesk(
             TaskPolicy(ENDPOINT, **policy), self.journal, self.store, lambda: None, self.clock,
-            folder, audit,
+            folder, audit, **rest,
         )  # fmt: skip
         self.desk.attach(self.engine, self.broker)
 
@@ -136,6 +138,35 @@ def test_the_ack_comes_after_the_confirm(bench: Bench, task_id: str) -> None:
     assert bench.journal.past(task_id) is Past.FINISHED
     moved = bench.desk.movement
     assert (moved.received, moved.done, moved.outstanding) == (1, 1, 0)
+
+
+def test_the_ack_waits_for_the_journal_to_be_synced(tmp_path: Path) -> None:
+    asked: list[Any] = []
+    bench = Bench(tmp_path, sync=lambda then=None: asked.append(then))
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    tokens = [bench.deliver(i, tag) for tag, i in enumerate(ids, 1)]
+    bench.desk.begun(ids)
+    assert asked == [None]
+    for task_id in ids:
+        bench.desk.finished(task_id, packed(task_id))
+        bench.desk.confirmed([task_id])
+    assert bench.broker.acked == []
+    asked[1]()  # this sync may have begun before the second confirm
+    assert bench.broker.acked == tokens[:1]
+    asked[2]()
+    assert bench.broker.acked == tokens
+
+
+def test_at_the_end_acks_wait_for_nobody(tmp_path: Path, task_id: str) -> None:
+    asked: list[Any] = []
+    bench = Bench(tmp_path, sync=lambda then=None: asked.append(then))
+    token = bench.deliver(task_id)
+    bench.desk.begun([task_id])
+    bench.desk.finished(task_id, packed(task_id))
+    bench.desk.confirmed([task_id])
+    bench.desk.settle()
+    asked[-1]()
+    assert bench.broker.acked == [token]
 
 
 def test_result_waits_on_disk_while_the_broker_is_gone(bench: Bench, task_id: str) -> None:
