@@ -276,3 +276,69 @@ def test_sigkill_of_the_uep_leaves_no_process(tmp_path: Path) -> None:
     uep.wait()
     for member in family:
         wait_for(lambda: not member.is_running() or member.status() == "zombie", what=str(member))
+
+
+def test_a_block_that_cannot_start_is_told_with_its_output_and_tried_again(
+    make_engine: Callable[..., Harness], tmp_path: Path
+) -> None:
+    flag = tmp_path / "repaired"
+    init = f"test -e {flag} || {{ echo no such module >&2; exit 3; }}"
+    harness = make_engine(provider={"type": "LocalProvider", "worker_init": init})
+    result = harness.result(harness.submit(double, 1))
+    assert result.error_code == "WorkerLost"
+    assert "EXIT CODE: 3" in result.data and "no such module" in result.data
+    flag.touch()
+    assert harness.value(harness.submit(double, 2)) == 4
+
+
+def test_what_parsl_refuses_is_the_answer(make_engine: Callable[..., Harness]) -> None:
+    harness = make_engine(address={"type": "address_by_interface", "ifname": "nope0"})
+    result = harness.result(harness.submit(double, 1))
+    assert "engine.address: address_by_interface: [Errno 19] No such device" in result.data
+    assert "Traceback" not in result.data
+
+
+def host_of(harness: Harness) -> psutil.Process:
+    return psutil.Process(harness.engine._host.pid)  # type: ignore[attr-defined]
+
+
+def test_nothing_is_left_of_a_killed_host_and_the_engine_goes_on(
+    make_engine: Callable[..., Harness],
+) -> None:
+    harness = make_engine()
+    assert harness.value(harness.submit(double, 1)) == 2
+    slow = harness.submit(sleeps, 600)
+    harness.until(lambda: slow in harness.begun_ids)
+    host = host_of(harness)
+    family = host.children(recursive=True)
+    assert len(family) >= 3
+    host.kill()
+    assert "the host of Parsl was killed by SIGKILL" in harness.result(slow).data
+    assert not [p for p in family if p.is_running()]
+    assert harness.value(harness.submit(double, 2)) == 4
+
+
+def test_an_interchange_that_ends_costs_what_runs_at_most(
+    make_engine: Callable[..., Harness],
+) -> None:
+    harness = make_engine()
+    slow = harness.submit(sleeps, 600)
+    harness.until(lambda: slow in harness.begun_ids)
+    waits = harness.submit(double, 3)
+    for process in host_of(harness).children():
+        if "interchange" in " ".join(process.cmdline()):
+            process.kill()
+    assert "interchange ended" in harness.result(slow).data
+    assert harness.value(waits) == 6
+
+
+def test_a_pool_that_is_told_to_end_says_what_is_lost(
+    make_engine: Callable[..., Harness],
+) -> None:
+    harness = make_engine(provider={"type": "LocalProvider", "init_blocks": 1, "max_blocks": 1})
+    slow = harness.submit(sleeps, 600)
+    harness.until(lambda: slow in harness.begun_ids)
+    for process in host_of(harness).children(recursive=True):
+        if "test pool" in " ".join(process.cmdline()):
+            process.terminate()
+    assert "told to end" in harness.result(slow).data

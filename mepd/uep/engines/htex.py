@@ -238,7 +238,9 @@ class HtexEngine:
         if self._host is None:
             return []
         self._host.dismiss()
-        return list(self._host.tasks)
+        running = list(self._host.tasks)
+        self._host.tasks.clear()  # results that come now are too late
+        return running
 
     def close(self) -> None:
         if self._host is None:

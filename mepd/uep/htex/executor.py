@@ -12,7 +12,8 @@ from parsl.executors.high_throughput.mpi_executor import MPIExecutor
 
 class _Additions:
     """``waiting`` counts the tasks that the UEP keeps until a worker is free; blocks are
-    added for them too. ``launched(job_id, name)`` is told of every job."""
+    added for them too. ``token`` is this start's own, within the 15 characters of a name
+    that every batch system keeps. ``launched(job_id, name)`` is told of every job."""
 
     waiting = 0
     token = ""
@@ -22,9 +23,7 @@ class _Additions:
         return len(self.tasks) + int(self.waiting)
 
     def _launch_block(self: Any, block_id: str) -> Any:
-        name = f"parsl.{self.label}.block-{block_id}"
-        if self.token:
-            name = f"{name}.{self.token}"
+        name = f"parsl.{self.token}.{self.label}.block-{block_id}"
         job_id = self.provider.submit(self._get_launch_command(block_id), 1, name)
         if not job_id:
             raise ScalingFailed(self, "the provider returned no job id")

@@ -32,6 +32,8 @@ from mepd.uep.htex.lean import import_little
 log = logging.getLogger("mepd.uep.htex")
 
 LOOK_EVERY = 1.0
+LAUNCH_PATIENCE = 5.0
+"""Seconds at the end for a block that is being launched."""
 
 
 class _Stop(BaseException):
@@ -129,10 +131,12 @@ class Host:
                 with contextlib.suppress(ChildProcessError):
                     if os.waitid(os.P_PID, pid, options) is not None:
                         dead.add(pid)
-        for pid in dead & self._dead:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        self._dead = dead - self._dead
+        ours = dead & self._dead
+        for pid in ours:
+            guard.reap_orphan(pid)
+        self._dead = dead - ours
+        if ours:
+            self.scaling.look_now()  # one may have been a block
 
     def _set_waiting(self, count: int) -> None:
         before, self.executor.waiting = self.executor.waiting, count
@@ -187,7 +191,8 @@ class Host:
         """Cancel the blocks. What runs on this machine is swept by the caller."""
         from mepd.uep.htex.ledger import LOCAL
 
-        jobs = self.scaling.end()
+        ended = self.executor.interchange_proc is None or self.executor.interchange_proc.poll()
+        jobs = self.scaling.end(LAUNCH_PATIENCE if ended is None else 1.0)
         provider = self.executor.provider
         if jobs and type(provider).__name__ != LOCAL:
             try:

@@ -27,6 +27,8 @@ SIZE_MAX = 1024 * 1024
 PATIENCE = 30.0
 """Seconds for a command of the batch system."""
 LOCAL = "LocalProvider"
+NAME_KEPT = 15
+"""Characters of a job's name that every batch system shows."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][^\s\x00-\x1f]{0,200}")
 _CLUSTER = re.compile(r"[\w.,-]{0,200}")
 
@@ -52,36 +54,36 @@ class Commands:
     field: str = ""
 
 
+ID = "ID"
+"""Stands for the job's id in the commands."""
 COMMANDS = {
-    "SlurmProvider": Commands(("squeue", "--noheader", "--format=%j", "--jobs"), ("scancel",)),
-    "PBSProProvider": Commands(("qstat", "-f"), ("qdel",), "Job_Name ="),
-    "TorqueProvider": Commands(("qstat", "-f"), ("qdel",), "Job_Name ="),
-    "GridEngineProvider": Commands(("qstat", "-j"), ("qdel",), "job_name:"),
-    "LSFProvider": Commands(("bjobs", "-noheader", "-o", "job_name"), ("bkill",)),
-    "CondorProvider": Commands(("condor_q", "-af", "JobBatchName"), ("condor_rm",)),
+    "SlurmProvider": Commands(
+        ("squeue", "--noheader", "--format=%j", "--jobs", ID), ("scancel", ID)
+    ),
+    "PBSProProvider": Commands(("qstat", "-f", ID), ("qdel", ID), "Job_Name ="),
+    "TorqueProvider": Commands(("qstat", "-f", ID), ("qdel", ID), "Job_Name ="),
+    "GridEngineProvider": Commands(("qstat", "-j", ID), ("qdel", ID), "job_name:"),
+    "LSFProvider": Commands(("bjobs", "-noheader", "-o", "job_name", ID), ("bkill", ID)),
+    # a job has no name there; its output file has
+    "CondorProvider": Commands(("condor_q", ID, "-af", "Out"), ("condor_rm", ID)),
 }
 
 
 def command(base: Sequence[str], block: Block) -> list[str]:
     """``base`` for one job."""
     where = [f"--clusters={block.cluster}"] if block.cluster else []
-    return [base[0], *where, *base[1:], block.job_id]
+    return [base[0], *where, *(block.job_id if word == ID else word for word in base[1:])]
 
 
 def is_ours(block: Block, output: str) -> bool:
     """Whether what a batch system shows of a job is the job of that name.
 
-    Parsl adds the time to the name; some batch systems cut names off.
+    Parsl adds to names, and some batch systems cut them off; the start is unique.
     """
-    field = COMMANDS[block.provider].field
-    for line in output.splitlines():
-        shown = line.strip()
-        if not shown.startswith(field):
-            continue
-        shown = shown[len(field) :].strip()
-        if shown.startswith(block.name) or (len(shown) >= 15 and block.name.startswith(shown)):
-            return True
-    return False
+    field, start = COMMANDS[block.provider].field, block.name[:NAME_KEPT]
+    return any(
+        start in line for line in output.splitlines() if line.strip().startswith(field)
+    )
 
 
 def _is_sound(block: Block) -> bool:
@@ -89,6 +91,7 @@ def _is_sound(block: Block) -> bool:
     return (
         all(type(t) is str for t in texts)
         and type(block.created) in (int, float)
+        and len(block.name) >= NAME_KEPT
         and _JOB_ID.fullmatch(block.job_id) is not None
         and _CLUSTER.fullmatch(block.cluster) is not None
     )

@@ -78,8 +78,12 @@ def _gpus() -> int | None:
 class Pool(stock.Manager):  # type: ignore[misc]
     """``settings`` is what the workers are set up with, see mepd.uep.worker."""
 
-    def __init__(self, settings: dict[str, Any], **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, settings: dict[str, Any], uid: str, **arguments: Any) -> None:
+        # The probe for an address and the connection that follows need names of their own:
+        # while the interchange has not seen the end of the first, it ignores a second of
+        # that name, and the pool would wait for its answer without end.
+        super().__init__(uid=f"{uid}-probe", **arguments)
+        self.uid = uid
         self._settings = settings
         self._slots: list[Slot] = []
         self._failure = ""

@@ -38,6 +38,11 @@ class Scaling(threading.Thread):
         """Take the next turn now."""
         self._turn.set()
 
+    def look_now(self) -> None:
+        """A block may have ended: take the next turn now, and ask the provider in it."""
+        self._executor._last_poll_time = 0.0
+        self.hurry()
+
     def run(self) -> None:
         while True:
             with self._lock:
@@ -66,8 +71,12 @@ class Scaling(threading.Thread):
             if block not in status or status[block].state not in TERMINAL_STATES
         ]
 
-    def end(self) -> list[str]:
-        """Take no further turn; the jobs that are left."""
+    def end(self, patience: float) -> list[str]:
+        """Take no further turn; the jobs that are left.
+
+        A block that is being launched is seen to its end, for ``patience`` seconds.
+        """
         self._ended = True
-        with self._lock:  # a block that is being launched is seen to its end
-            return self.jobs()
+        if self._lock.acquire(timeout=patience):
+            self._lock.release()
+        return self.jobs()

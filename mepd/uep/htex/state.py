@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from mepd.uep.engines import frames
+
+log = logging.getLogger(__name__)
 
 FAST, SLOW = 0.05, 1.0
 """Seconds between looks: soon after a block was launched, and else."""
@@ -66,8 +69,10 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._executor.bad_state_is_set:
-            managers = self._executor.connected_managers()
-            self._tell(managers)
+            try:
+                self._tell(self._executor.connected_managers())
+            except Exception:  # the main thread sees an interchange that has ended
+                log.exception("it cannot be seen what is connected")
             pause = SLOW if self.slots else min(SLOW, FAST * 1.05**self._turns)
             self._turns += 1
             self._now.wait(pause)
