@@ -332,7 +332,7 @@ def test_poison_messages_never_loop(service: Service, start: Start) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"engine": {"type": "GlobusComputeEngine"}}, "GlobusComputeEngine is not available yet"),
+        ({"engine": {"type": "GlobusComputeEngine", "providr": {}}}, "'provider'"),
         ({"engine": {"type": "ThreadPoolEngin"}}, "did you mean 'ThreadPoolEngine'"),
         ({**THREADS, "idle_heartbeat_soft": 3}, "'idle_heartbeats_soft'"),
     ],

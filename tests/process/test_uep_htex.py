@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from mepd.uep.engines.base import EngineContext, EngineTask
 from mepd.uep.engines.registry import make
 from mepd.uep.signals import STOP, Signals
 from mepd.wire.message import Result, Task, pack_task, unpack_result
-from tests.conftest import wait_for
+from tests.conftest import is_gone, wait_for
+from tests.process.fakeslurm import FakeSlurm
 from tests.process.test_uep_engines import SERIALIZER, by_value
 
 ENDPOINT = str(uuid.uuid4())
@@ -342,3 +344,60 @@ def test_a_pool_that_is_told_to_end_says_what_is_lost(
         if "test pool" in " ".join(process.cmdline()):
             process.terminate()
     assert "told to end" in harness.result(slow).data
+
+
+SLURM = {"type": "SlurmProvider", "init_blocks": 1, "walltime": "00:10:00", "exclusive": False}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+    fake = FakeSlurm(tmp_path)
+    monkeypatch.setenv("PATH", f"{fake.path}:{os.environ['PATH']}")
+    yield fake
+    for pid in fake.pids():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def killed_with_all_its_children(folder: Path) -> None:
+    """A UEP on the cluster that ran one task, then SIGKILL to it and to its host at once."""
+    code = (
+        "import sys; from pathlib import Path; from tests.process.test_uep_htex import *;"
+        "h = Harness(Path(sys.argv[1]), provider=SLURM); h.value(h.submit(double, 1));"
+        "pids = [h.engine._host.pid, os.getpid()]; [os.kill(p, signal.SIGKILL) for p in pids]"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_R1_blocks_of_a_batch_system_end_with_the_next_start_after_sigkill(
+    make_engine: Callable[..., Harness], cluster: FakeSlurm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "uep"
+    folder.mkdir()
+    killed_with_all_its_children(folder)
+    (job,) = cluster.pids()
+    assert psutil.pid_exists(job) and not cluster.cancelled()
+    assert (folder / "blocks.json").stat().st_mode & 0o777 == 0o600
+    harness = make_engine(folder, provider=SLURM)
+    assert harness.value(harness.submit(double, 2)) == 4
+    wait_for(lambda: cluster.cancelled() == ["0"], what="the old job cancelled")
+    assert is_gone(job)
+    harness.end()
+    assert sorted(cluster.cancelled()) == ["0", "1"]
+    assert all(is_gone(pid) for pid in cluster.pids())
+
+
+def test_a_job_number_that_is_anothers_by_now_is_left_alone(
+    make_engine: Callable[..., Harness], cluster: FakeSlurm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "uep"
+    folder.mkdir()
+    killed_with_all_its_children(folder)
+    (cluster.jobs / "0").write_text("simulation-of-somebody\n")
+    harness = make_engine(folder, provider=SLURM)
+    assert harness.value(harness.submit(double, 2)) == 4
+    blocks = folder / "blocks.json"
+    wait_for(lambda: '"job_id": "0"' not in blocks.read_text(), what="the old job forgotten")
+    harness.end()
+    assert cluster.cancelled() == ["1"]

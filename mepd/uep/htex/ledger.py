@@ -1,7 +1,7 @@
 """The blocks of this UEP on disk, so that those of a killed UEP are cancelled by the next.
 
 A job id may be another's by then: a job is ours if it has the name that we gave it, a
-process if it was created when ours was.
+process if it was created when ours was, in the same boot of the same machine.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ PATIENCE = 30.0
 LOCAL = "LocalProvider"
 NAME_KEPT = 15
 """Characters of a job's name that every batch system shows."""
+_NO_SUCH_JOB = re.compile(r"(?i)invalid job id|unknown job|not found|not exist|has finished")
 _JOB_ID = re.compile(r"[A-Za-z0-9][^\s\x00-\x1f]{0,200}")
 _CLUSTER = re.compile(r"[\w.,-]{0,200}")
 
 
 @dataclass(frozen=True)
 class Block:
-    """``created`` is a local process's creation time; ``cluster`` Slurm's cluster."""
+    """``created`` is a local process's creation time in the boot ``boot``; ``cluster`` is
+    Slurm's cluster."""
 
     provider: str
     job_id: str
     name: str
     created: float = 0.0
+    boot: str = ""
     cluster: str = ""
 
 
@@ -87,11 +90,12 @@ def is_ours(block: Block, output: str) -> bool:
 
 
 def _is_sound(block: Block) -> bool:
-    texts = (block.provider, block.job_id, block.name, block.cluster)
+    texts = (block.provider, block.job_id, block.name, block.boot, block.cluster)
     return (
         all(type(t) is str for t in texts)
         and type(block.created) in (int, float)
         and len(block.name) >= NAME_KEPT
+        and (block.provider != LOCAL or block.job_id.isdecimal())
         and _JOB_ID.fullmatch(block.job_id) is not None
         and _CLUSTER.fullmatch(block.cluster) is not None
     )
@@ -123,8 +127,13 @@ def _run(argv: list[str]) -> tuple[bool, str]:
 def _cancel_job(block: Block) -> bool:
     commands = COMMANDS[block.provider]
     well, output = _run(command(commands.show, block))
-    if not well or not is_ours(block, output):
-        return True  # not there, or another's
+    if not well:
+        gone = _NO_SUCH_JOB.search(output) is not None
+        if not gone:
+            log.error("job %s cannot be seen: %s", block.job_id, output.strip()[:500])
+        return gone
+    if not is_ours(block, output):
+        return True
     well, output = _run(command(commands.cancel, block))
     if not well:
         log.error("cannot cancel job %s: %s", block.job_id, output.strip()[:500])
@@ -132,9 +141,17 @@ def _cancel_job(block: Block) -> bool:
 
 
 def _kill_local(block: Block) -> bool:
-    with contextlib.suppress(ValueError):
+    if block.boot and block.boot == boot_id():
         process.kill_tree(process.ProcessId(int(block.job_id), block.created))
     return True
+
+
+def boot_id() -> str:
+    """Of this machine and this boot, see random(4); empty if it cannot be known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Ledger:
@@ -170,7 +187,7 @@ class Ledger:
             self._write()
 
     def _cancel(self, block: Block) -> bool:
-        log.warning("cancelling job %s, left by an earlier start", block.job_id)
+        log.warning("job %s was left by an earlier start; cancelling it if ours", block.job_id)
         if block.provider == LOCAL:
             return _kill_local(block)
         if block.provider in COMMANDS:
@@ -181,7 +198,8 @@ class Ledger:
         """A block was launched."""
         if block.provider == LOCAL:
             known = process.identify(int(block.job_id)) if block.job_id.isdigit() else None
-            block = replace(block, created=known.created if known else 0.0)
+            if known is not None:
+                block = replace(block, created=known.created, boot=boot_id())
         with self._lock:
             self._blocks[block.job_id] = block
             self._write()
