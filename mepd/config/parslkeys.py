@@ -24,8 +24,8 @@ class Kind(enum.Enum):
     PORTS = "a list of two port numbers"
     ACCELERATORS = "a whole number or a list of strings"
     VOLUMES = "a list of pairs of strings"
-    LAUNCHER = "a block with a type"
-    PROVIDER = "a block with a type"
+    LAUNCHER = "a block with a launcher's type"
+    PROVIDER = "a block with a provider's type"
     ADDRESS = "a string, or a block with a type"
     OBJECT = "no value, since YAML cannot spell one"
 

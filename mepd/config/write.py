@@ -31,17 +31,28 @@ TEMPLATE = """\
 
     What a user passes as user_endpoint_config is there by name, already quoted for
     YAML: write {{ NAME }}, never "{{ NAME }}". user_config_schema.json says what a user
-    may pass. Also there: user_runtime, parent_config and mapped_identity.
-
-    worker_init may be passed too. It has no place in this engine, whose workers are
-    processes on this machine; an engine with a provider takes it there, as
-    worker_init: {{ worker_init|default() }} -#}
+    may pass. Also there: user_runtime, parent_config and mapped_identity. -#}
 # Shell commands that run as the user before the user endpoint takes its first task.
 endpoint_setup: {{ endpoint_setup|default() }}
 
 engine:
-  type: ProcessPoolEngine
-  max_workers: 2
+  type: GlobusComputeEngine
+  max_workers_per_node: 1
+
+  # Where workers find this machine. The nodes of a cluster need an address that they can
+  # reach, for instance {type: address_by_interface, ifname: eth0}.
+  address: 127.0.0.1
+
+  # Workers on this machine. See mepd-uep(8) for SlurmProvider and others, and for
+  # ProcessPoolEngine, which needs no provider and starts faster.
+  provider:
+    type: LocalProvider
+    init_blocks: 1
+    min_blocks: 0
+    max_blocks: 1
+
+    # Shell commands that run before the workers start.
+    worker_init: {{ worker_init|default() }}
 
 # In heartbeats of 30 s: stop when no task was there for 10 (5 minutes), and when nothing
 # has moved for 5760 (48 hours), even with tasks outstanding.

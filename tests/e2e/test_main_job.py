@@ -46,6 +46,21 @@ def test_process_engine_and_two_configurations(site: Site) -> None:
     assert len(after - before) == 2
 
 
+def test_the_engine_of_the_manuals_template(site: Site) -> None:
+    """Parsl on this machine: as the account, with worker_init, and with the peer's errors."""
+    code = (
+        "def where():\n    import os\n    return os.getuid(), os.environ.get('CHOICE')\n"
+        "with executor(ENGINE='GlobusComputeEngine', worker_init='export CHOICE=42') as ex:\n"
+        "    print(ex.submit(where).result(60))\n"
+        "    ex.resource_specification = {'num_nodes': 2}\n"
+        "    print('num_nodes' in str(ex.submit(where).exception(60)))\n"
+        "with executor(ENGINE='GlobusComputeEngine', NODES_PER_BLOCK='x') as ex:\n"
+        "    print('engine.max_workers_per_node' in str(ex.submit(where).exception(60)))\n"
+    )
+    entry = pwd.getpwnam(site.module.PEOPLE[0].account)
+    assert site.research(code) == f"({entry.pw_uid}, '42')\nTrue\nTrue\n"
+
+
 def test_an_exception_reaches_the_researcher(site: Site) -> None:
     code = (
         "def bad():\n    raise ValueError('as asked')\n"

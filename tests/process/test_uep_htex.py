@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import venv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ class Harness:
     """An engine of a configuration on a real loop; its events are kept."""
 
     def __init__(self, folder: Path, **engine: Any) -> None:
-        block = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, **engine}
+        block = {"type": "GlobusComputeEngine", **engine}
+        if block["type"] == "GlobusComputeEngine":
+            block.setdefault("max_workers_per_node", 1)
         block.setdefault("provider", {"type": "LocalProvider"})
         block.setdefault("address", "127.0.0.1")
         self.folder = folder
@@ -401,3 +404,66 @@ def test_a_job_number_that_is_anothers_by_now_is_left_alone(
     wait_for(lambda: '"job_id": "0"' not in blocks.read_text(), what="the old job forgotten")
     harness.end()
     assert cluster.cancelled() == ["1"]
+
+
+def mpi_prefix() -> dict[str, str]:
+    import os
+
+    return {k: v for k, v in os.environ.items() if k.startswith(("PARSL_MPI", "PARSL_NUM"))}
+
+
+def test_mpi_tasks_get_their_nodes(make_engine: Callable[..., Harness], tmp_path: Path) -> None:
+    (tmp_path / "nodes").write_text("node1\nnode2\nnode3\n")
+    provider = {
+        "type": "LocalProvider",
+        "nodes_per_block": 3,
+        "launcher": {"type": "SimpleLauncher"},
+        "worker_init": f"export PBS_NODEFILE={tmp_path}/nodes",
+    }
+    harness = make_engine(type="GlobusMPIEngine", provider=provider, max_workers_per_block=2)
+    two = {"num_nodes": 2, "ranks_per_node": 4, "launcher_options": "-x"}
+    tasks = [harness.submit(mpi_prefix, resources=two) for _ in range(3)]
+    for task in tasks:
+        found = harness.value(task)
+        assert len(set(found["PARSL_MPI_NODELIST"].split(","))) == 2
+        assert found["PARSL_NUM_RANKS"] == "8"
+        assert found["PARSL_MPI_PREFIX"].split()[:5] == ["mpiexec", "-n", "8", "-ppn", "4"]
+        assert found["PARSL_MPI_PREFIX"].endswith(" -x")
+    for bad in ({}, {"num_nodes": 4}, {"num_ranks": 2}):
+        assert harness.engine.refusal(bad)
+
+
+def prefix() -> tuple[str, list[str]]:
+    import sys
+
+    return sys.prefix, [str(m.__file__) for n, m in sys.modules.items() if n == "mepd.errors"]
+
+
+def other_python(folder: Path, packages: bool) -> str:
+    """The worker_init for an environment of its own, with or without Parsl and the SDK."""
+    venv.create(folder, with_pip=False)
+    if packages:
+        import parsl
+
+        ours = Path(parsl.__file__).parents[1]
+        (site,) = (folder / "lib").glob("python3*/site-packages")
+        for package in ours.iterdir():
+            if "mepd" not in package.name:  # this it has to get from us
+                (site / package.name).symlink_to(package)
+    return f". {folder}/bin/activate"
+
+
+@pytest.mark.parametrize("packages", [True, False], ids=["usable", "unusable"])
+def test_the_python_that_worker_init_chose(
+    make_engine: Callable[..., Harness], tmp_path: Path, packages: bool
+) -> None:
+    init = other_python(tmp_path / "env", packages)
+    harness = make_engine(provider={"type": "LocalProvider", "worker_init": init})
+    chosen, modules = harness.value(harness.submit(prefix))
+    if packages:
+        assert chosen == str(tmp_path / "env")
+        assert modules == [f"{harness.folder}/workers.pyz/mepd/errors.py"]
+    else:
+        assert chosen == sys.prefix
+        (err,) = (harness.folder / "submit_scripts").glob("*.err")
+        assert f"not run with {tmp_path}/env/bin/python3" in err.read_text()

@@ -78,7 +78,10 @@ def test_the_template_gives_a_user_endpoint_its_configuration(
     folder = write.configure(tmp_path, "a").config.parent
     snapshot = endpoint.parse_files("a", folder, endpoint.read_files(folder))
     config = uepconfig.parse(render.render(snapshot, options, {}, {}))
-    assert config.engine.type == "ProcessPoolEngine"
+    spec = config.engine.parsl
+    assert spec is not None and spec.type == "GlobusComputeEngine" and spec.provider is not None
+    assert spec.provider.type == "LocalProvider" and spec.address == "127.0.0.1"
+    assert spec.provider.arguments.get("worker_init") == options.get("worker_init")
     assert config.endpoint_setup == setup
     assert (config.idle_soft, config.idle_hard) == (10, 5760)
 
