@@ -11,16 +11,21 @@ from mepd.uep.link import Link, Role
 from mepd.uep.publisher import Publisher
 from mepd.uep.taskfeed import Deliver, TaskFeed, Token
 
+OVERDUE = 1.0
+"""Seconds in which a broker in good health has confirmed a result long since."""
+
 
 @dataclass(frozen=True)
 class BrokerEvents:
     """``ready`` once, when all channels are up first; ``results_up`` at each return of that
-    channel; ``settled`` whenever nothing published is left unconfirmed."""
+    channel; ``settled`` whenever nothing published is left unconfirmed; ``overdue`` for each
+    result that has waited for its confirm for OVERDUE seconds, again and again."""
 
     deliver: Deliver
     confirmed: Callable[[list[str]], None]
     unconfirmed: Callable[[str, bytes], None]
     too_large: Callable[[str, bytes, int], None]
+    overdue: Callable[[str, bytes], None]
     results_up: Callable[[], None]
     settled: Callable[[], None]
     ready: Callable[[], None]
@@ -41,6 +46,8 @@ class Broker:
         self._creds = creds
         self._events = events
         self._announced = False
+        self._watching = False
+        self._loop = loop
         self._tasks = TaskFeed(
             lambda: self._info("task_queue_info"), prefetch, events.deliver, self._role_up
         )
@@ -112,7 +119,18 @@ class Broker:
             link.hurry()
 
     def publish_result(self, task_id: str, packed: bytes) -> bool:
-        return self._results.publish(task_id, packed)
+        sent = self._results.publish(task_id, packed)
+        if sent and not self._watching:
+            self._watch()
+        return sent
+
+    def _watch(self) -> None:
+        """Look at what is unconfirmed, for as long as something is."""
+        self._watching = bool(self._results.unconfirmed)
+        for task_id, packed in self._results.overdue(OVERDUE):
+            self._events.overdue(task_id, packed)
+        if self._watching:
+            self._loop.call_later(OVERDUE, self._watch)
 
     def publish_status(self, packed: bytes) -> bool:
         return self._heartbeats.publish("status", packed)

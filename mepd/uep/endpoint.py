@@ -112,6 +112,7 @@ class Endpoint:
             confirmed=self._desk.confirmed,
             unconfirmed=self._desk.unconfirmed,
             too_large=self._desk.too_large,
+            overdue=self._desk.overdue,
             results_up=self._desk.send_stored,
             settled=self._on_settled,
             ready=self._on_ready,

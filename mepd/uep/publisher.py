@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from mepd.uep.amqp import AMQPError, BasicProperties, Channel
 
@@ -19,6 +21,12 @@ def size_limit(error: object) -> int | None:
     """The broker's limit in bytes, if it closed the channel for a message beyond it."""
     found = _TOO_LARGE.search(str(error))
     return int(found[1]) if found else None
+
+
+class _Sent(NamedTuple):
+    key: str
+    body: bytes
+    at: float
 
 
 class Publisher:
@@ -47,7 +55,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._up = False
         self._next_tag = 1
-        self._unconfirmed: dict[int, tuple[str, bytes]] = {}
+        self._unconfirmed: dict[int, _Sent] = {}
         self._returned: set[str] = set()
         self._target: tuple[str, str, dict[str, Any]] = ("", "", {})
 
@@ -88,11 +96,11 @@ class Publisher:
         lost, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
         limit = size_limit(error)
-        for key, body in lost.values():
-            if limit is not None and len(body) > limit and self._too_large is not None:
-                self._too_large(key, body, limit)
+        for sent in lost.values():
+            if limit is not None and len(sent.body) > limit and self._too_large is not None:
+                self._too_large(sent.key, sent.body, limit)
             else:
-                self._failed(key, body)
+                self._failed(sent.key, sent.body)
 
     def publish(self, key: str, body: bytes) -> bool:
         """Send a message; False if there is no channel to send it on."""
@@ -109,7 +117,7 @@ class Publisher:
             )
         except AMQPError:
             return False
-        self._unconfirmed[self._next_tag] = (key, body)
+        self._unconfirmed[self._next_tag] = _Sent(key, body, time.monotonic())
         self._next_tag += 1
         return True
 
@@ -117,7 +125,13 @@ class Publisher:
         """The broker could not route a message; its confirm follows."""
         self._returned.add(str(properties.message_id))
 
-    def _settled(self, tag: int, multiple: bool) -> list[tuple[str, bytes]]:
+    def overdue(self, age: float) -> list[tuple[str, bytes]]:
+        """What the broker has had for ``age`` seconds, and has not confirmed."""
+        before = time.monotonic() - age
+        late = itertools.takewhile(lambda s: s.at <= before, self._unconfirmed.values())
+        return [(sent.key, sent.body) for sent in late]
+
+    def _settled(self, tag: int, multiple: bool) -> list[_Sent]:
         if not multiple:
             found = self._unconfirmed.pop(tag, None)
             return [] if found is None else [found]
@@ -127,12 +141,12 @@ class Publisher:
     def _on_confirm(self, frame: Any) -> None:
         taken = frame.method.NAME == "Basic.Ack"
         done = []
-        for key, body in self._settled(frame.method.delivery_tag, frame.method.multiple):
-            if taken and key not in self._returned:
-                done.append(key)
+        for sent in self._settled(frame.method.delivery_tag, frame.method.multiple):
+            if taken and sent.key not in self._returned:
+                done.append(sent.key)
                 continue
-            self._returned.discard(key)
+            self._returned.discard(sent.key)
             log.warning("%s: the broker did not take a message", self.name)
-            self._failed(key, body)
+            self._failed(sent.key, sent.body)
         if done:
             self._done(done)

@@ -235,6 +235,10 @@ class TaskDesk:
     def unconfirmed(self, task_id: str, packed: bytes) -> None:
         """The broker may not have this result: keep it for another attempt."""
         self._sending.discard(task_id)
+        self.overdue(task_id, packed)
+
+    def overdue(self, task_id: str, packed: bytes) -> None:
+        """The broker is slow to confirm this result: it is not to die with this process."""
         if task_id not in self._store:
             self._keep(task_id, packed)
 

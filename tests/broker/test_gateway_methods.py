@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
 import pytest
 from gateway_fixtures import FakeMep, Site, User, poll, running_site, unique
 from globus_compute_sdk import Client, Executor, ShellFunction
@@ -24,6 +27,8 @@ from globus_sdk import GlobusAPIError
 from rabbit import server_script
 
 from mepd import sdk
+from mepd.gateway import names
+from mepd.uep import failures
 from tests.conftest import require
 
 
@@ -279,3 +284,46 @@ def test_kill_9_at_random_moments_under_a_stock_executor(
             site.start_gateway()
         wrong = [(f, wanted) for f, wanted in futures if f.result(120) != wanted]
     assert wrong == [] and len(seen) == len(set(seen)) == 120, f"seed {seed}"
+
+
+# --- one result for a task --------------------------------------------------------------
+def test_a_user_endpoint_that_says_otherwise_after_its_death(
+    site: Site, client: Client, mep: FakeMep
+) -> None:
+    """It died after its result was out, and its next life tells that the task was lost."""
+    seen: list[str] = []
+    with Executor(mep.id, client=client) as executor:
+        future = executor.submit(double, 4)
+        future.add_done_callback(lambda _f: seen.append("done"))
+        assert future.result(60) == 8
+        task = str(future.task_id)
+        lost = failures.error_result(task, failures.ENDPOINT_LOST, failures.LOST_TEXT)
+        connection = pika.BlockingConnection(pika.URLParameters(site.admin_url()))
+        connection.channel().basic_publish(names.RESULTS, mep.ueps[-1].id, lost)
+        connection.close()
+        assert executor.submit(double, 5).result(60) == 10  # after those
+        assert future.result() == 8 and seen == ["done"]
+    assert client.get_result(task) == 8
+
+
+def test_a_gateway_that_died_before_it_noted_the_confirm(
+    site: Site, client: Client, mep: FakeMep
+) -> None:
+    """It sends the result once more; the future is done once, and others are not disturbed."""
+    seen: list[str] = []
+    with Executor(mep.id, client=client) as executor:
+        future = executor.submit(double, 4)
+        future.add_done_callback(lambda _f: seen.append("done"))
+        assert future.result(60) == 8
+        site.stop_gateway(signal.SIGKILL)
+        task = (str(future.task_id),)
+        with contextlib.closing(sqlite3.connect(site.dir / "gateway.db", timeout=30)) as db:
+            with db:
+                forgotten = db.execute("update tasks set relayed = 0 where id = ?", task)
+                assert forgotten.rowcount == 1
+            site.start_gateway()
+            query = "select relayed from tasks where id = ?"
+            poll(lambda: db.execute(query, task).fetchone()[0], "it to be sent again")
+        assert executor.submit(double, 5).result(60) == 10
+        time.sleep(0.5)
+        assert future.result() == 8 and seen == ["done"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from rabbit import Rabbit, server_script
-from uep_fixtures import SERIALIZER, THREADS, Service, Uep, services, starters, until
+from tcpproxy import Proxy
+from uep_fixtures import (
+    PROCESSES,
+    SERIALIZER,
+    THREADS,
+    Service,
+    Uep,
+    services,
+    starters,
+    until,
+    waits_for,
+)
 
 from tests.conftest import require
 
@@ -45,83 +52,15 @@ def start(service: Service, tmp_path: Path) -> Iterator[Start]:
     yield from starters(service, tmp_path)
 
 
-class Proxy:
-    """Forwards TCP to the broker until it is cut."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._socks: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._socks += [near, far]
-            threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
-
-    def _forward(self, near: socket.socket, far: socket.socket) -> None:
-        other = {near: far, far: near}
-        try:
-            while True:
-                for sock in select.select([near, far], [], [])[0]:
-                    data = sock.recv(65536)
-                    if not data:
-                        return
-                    other[sock].sendall(data)
-        except (OSError, ValueError):
-            return
-        finally:
-            near.close()
-            far.close()
-
-    def cut(self) -> None:
-        """End the connections; new ones are still forwarded."""
-        socks, self._socks = self._socks, []
-        for sock in socks:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def end(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-
 @pytest.fixture
 def proxy(own_rabbit: Rabbit) -> Iterator[Proxy]:
     made = Proxy(own_rabbit.port)
     yield made
-    try:
-        made.end()
-    except OSError:
-        pass
+    made.end()
 
 
 def double(x: int) -> int:
     return 2 * x
-
-
-def waits_for(begun: str, go: str) -> str:
-    import os
-    import time
-
-    with open(begun, "a") as f:
-        f.write("begun\n")
-    while not os.path.exists(go):
-        time.sleep(0.02)
-    return "value"
-
-
-def stored(uep: Uep) -> list[str]:
-    return [n for n in os.listdir(uep.folder / "unacked_results") if not n.startswith(".")]
 
 
 def test_broker_restarted_with_a_result_waiting(
@@ -134,11 +73,11 @@ def test_broker_restarted_with_a_result_waiting(
     until(begun.exists, "the task to begin")
     own_rabbit.stop()
     go.touch()
-    until(lambda: stored(uep) == [task_id], "the result on disk")
+    until(lambda: uep.stored() == [task_id], "the result on disk")
     own_rabbit.start()
     assert service.value(60) == "value"
     until(lambda: uep.report().outstanding == 0, "the task to be settled")
-    assert stored(uep) == [] and begun.read_text() == "begun\n"
+    assert uep.stored() == [] and begun.read_text() == "begun\n"
     service.send(double, 4)
     assert service.value() == 8
     uep.process.terminate()
@@ -156,7 +95,7 @@ def test_result_of_a_dead_uep_is_sent_by_the_next(
     until(begun.exists, "the task to begin")
     own_rabbit.stop()
     go.touch()
-    until(lambda: stored(uep) == [task_id], "the result on disk")
+    until(lambda: uep.stored() == [task_id], "the result on disk")
     uep.kill()
     own_rabbit.start()
     uep = start()
@@ -218,7 +157,7 @@ def test_connection_cut_under_load_loses_and_doubles_nothing(
     assert service.depth(service.task_queue) == 0
 
 
-def test_T6_A10_task_longer_than_the_consumer_timeout_runs_once(
+def test_T6_a_channel_closed_by_the_consumer_timeout_costs_nothing(
     service: Service, start: Start, tmp_path: Path
 ) -> None:
     uep = start()
@@ -231,6 +170,27 @@ def test_T6_A10_task_longer_than_the_consumer_timeout_runs_once(
     assert service.value() == "value"
     assert begun.read_text() == "begun\n"
     until(lambda: uep.report().outstanding == 0, "the task to be settled")
+    uep.process.terminate()
+    assert uep.wait() == 0
+    assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
+
+
+def test_A10_tasks_longer_than_the_consumer_timeout_run_once(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    """Also those that wait behind one, and are given to another channel each time."""
+    uep = start(PROCESSES)
+    uep.report()
+    go = tmp_path / "go"
+    begun = [tmp_path / f"begun{n}" for n in range(5)]
+    ids = [service.send(waits_for, str(path), str(go)) for path in begun]
+    until(lambda: uep.text().count("tasks: channel closed") >= 3, "three timeouts")
+    go.touch()
+    found = service.results(5)
+    assert sorted(found) == sorted(ids)
+    assert {SERIALIZER.deserialize(r.data) for r in found.values()} == {"value"}
+    assert [path.read_text() for path in begun] == ["begun\n"] * 5
+    until(lambda: uep.report().outstanding == 0, "the tasks to be settled")
     uep.process.terminate()
     assert uep.wait() == 0
     assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
@@ -267,10 +227,10 @@ def test_unroutable_results_wait(service: Service, start: Start) -> None:
     channel = service.channel()
     channel.queue_unbind(service.result_queue, service.exchange, service.result_queue)
     task_id = service.send(double, 4)
-    until(lambda: stored(uep) == [task_id], "the result on disk")
+    until(lambda: uep.stored() == [task_id], "the result on disk")
     channel.queue_bind(service.result_queue, service.exchange, service.result_queue)
     assert service.value() == 8
-    until(lambda: stored(uep) == [], "the store to be empty")
+    until(lambda: uep.stored() == [], "the store to be empty")
 
 
 def large() -> str:

@@ -63,6 +63,18 @@ def pack_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     return SERIALIZER.pack_buffers(parts)
 
 
+def waits_for(begun: str, go: str) -> str:
+    """A task: notes that it runs, and waits for a file."""
+    import os
+    import time
+
+    with open(begun, "a") as f:
+        f.write("begun\n")
+    while not os.path.exists(go):
+        time.sleep(0.02)
+    return "value"
+
+
 class Service:
     """The service's side: the queues of one endpoint and what it sends and receives."""
 
@@ -245,6 +257,11 @@ class Uep:
 
     def text(self) -> str:
         return self.log.read_text()
+
+    def stored(self) -> list[str]:
+        """The tasks whose results wait on disk."""
+        names = os.listdir(self.folder / "unacked_results")
+        return [n for n in names if not n.startswith(".")]
 
     def workers(self) -> list[psutil.Process]:
         return [

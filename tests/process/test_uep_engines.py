@@ -430,14 +430,14 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_r2_children_of_a_killed_worker_end_with_it(harness: Harness, tmp_path: Path) -> None:
+def test_R2_children_of_a_killed_worker_end_with_it(harness: Harness, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     task_id = harness.submit(runs_a_child, str(path), True)
     assert harness.result(task_id).error_code == "WorkerLost"
     harness.until(lambda: is_gone(int(path.read_text())))
 
 
-def test_r2_children_of_workers_end_with_the_engine(harness: Harness, tmp_path: Path) -> None:
+def test_R2_children_of_workers_end_with_the_engine(harness: Harness, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     harness.submit(runs_a_child, str(path), False)
     harness.until(path.exists)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from mepd.uep import backoff
+from mepd.uep import link as link_module
 from mepd.uep.amqp import ProbableAuthenticationError
 from mepd.uep.broker import group_by_url
 from mepd.uep.link import Link, cause, refused
@@ -17,6 +21,27 @@ class FakeLoop:
     def call_later(self, wait: float, callback: Callable[[], None]) -> object:
         self.timers.append((wait, callback))
         return self.timers[-1]
+
+
+class VirtualLoop(FakeLoop):
+    """Its hours take no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def call_later(self, wait: float, callback: Callable[[], None]) -> object:
+        return super().call_later(self.now + wait, callback)
+
+    def run_until(self, end: float) -> None:
+        while self.timers:
+            timer = min(self.timers, key=lambda t: t[0])
+            if timer[0] > end:
+                break
+            self.timers.remove(timer)
+            self.now = timer[0]
+            timer[1]()
+        self.now = end
 
 
 class FakeChannel:
@@ -88,3 +113,32 @@ def test_refused_credentials_are_told_from_a_lost_broker() -> None:
     assert refused(ProbableAuthenticationError("no"))
     assert not refused(Failed(OSError(), Wrapped(ConnectionRefusedError(111, "refused"))))
     assert "refused" in cause(Failed(Wrapped(ConnectionRefusedError(111, "refused"))))
+
+
+def test_a_broker_gone_for_an_hour_is_asked_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, role, there = VirtualLoop(), FakeRole("tasks", "amqp://h/"), False
+    attempts: list[float] = []
+
+    def connect(_params: Any, on_open_callback: Any, on_open_error_callback: Any, **_: Any) -> Any:
+        attempts.append(loop.now)
+        made = FakeConnection()
+        refusal = ConnectionRefusedError(111, "Connection refused")
+        loop.call_later(0.0, lambda: on_open_callback(made) if there else
+                        on_open_error_callback(made, refusal))  # fmt: skip
+        return made
+
+    monkeypatch.setattr(link_module, "Connection", connect)
+    opened: list[object] = []
+    monkeypatch.setattr(Link, "_open_channel", lambda _self, role: opened.append(role))
+    told: list[str] = []
+    link = Link(loop, [role], None, told.append)  # type: ignore[arg-type]
+    link.start()
+    loop.run_until(3600.0)
+    waits = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
+    assert max(waits) <= backoff.MOST and 120 <= len(attempts) < 200
+    assert opened == [] and told == []
+    there = True
+    loop.run_until(3600.0 + backoff.MOST)
+    assert opened == [role]
