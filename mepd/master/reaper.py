@@ -77,8 +77,8 @@ class Reaper:
             return True  # gone
 
     def kill_strays(self, session: int = 0) -> int:
-        """SIGKILL the strays; how many there were. Their children are next."""
-        found = self.strays(session)
-        for pid in found:
-            os.kill(pid, signal.SIGKILL)  # not waited for yet: its pid cannot be another's
+        """SIGKILL the strays and what they have forked; how many there were."""
+        found = process.freeze(lambda: process.trees(self.strays(session)))
+        for target in found:
+            process.signal_process(target, signal.SIGKILL)
         return len(found)

@@ -77,9 +77,9 @@ def sweep(patience: float = 5.0) -> None:
     """Kill every descendant and reap them all; give up after ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        family = process.descendants(os.getpid())
+        family = process.freeze(lambda: process.descendants(os.getpid()))
         for member in family:
-            process.kill_tree(member)
+            process.signal_process(member, signal.SIGKILL)
         if not _reap_all() and not family:
             return
         time.sleep(0.005)
@@ -87,15 +87,15 @@ def sweep(patience: float = 5.0) -> None:
 
 def end_orphans(known: Collection[int], patience: float = 5.0) -> None:
     """Kill and reap the children of this subreaper that are not ``known``, and their trees."""
+
+    def orphans() -> list[int]:
+        return [pid for pid in process.children() if pid not in known]
+
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        found = [pid for pid in process.children() if pid not in known]
-        if not found:
-            return
+    while (found := orphans()) and time.monotonic() < deadline:
+        for target in process.freeze(lambda: process.trees(orphans())):
+            process.signal_process(target, signal.SIGKILL)
         for pid in found:
-            target = process.identify(pid)
-            if target is not None:
-                process.kill_tree(target)
             reap_orphan(pid)
         time.sleep(0.005)
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -17,6 +17,7 @@ from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PASSES_MAX = 50
 _KEEP = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -161,18 +162,43 @@ def children() -> list[int]:
         return [p.pid for p in psutil.Process().children()]
 
 
-def descendants(pid: int) -> list[ProcessId]:
-    """All living descendants of a process, children first."""
-    try:
-        found = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return []
-    out = []
-    for process in found:
-        fields = _stat(process.pid)
-        if fields and fields[0] not in b"ZX":
-            out.append(ProcessId(process.pid, int(fields[19]) / _TICKS))
+def descendants(*roots: int) -> list[ProcessId]:
+    """All living descendants of these processes, by one look at /proc."""
+    below: dict[int, list[tuple[int, list[bytes]]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(int(name))):
+            below.setdefault(int(fields[1]), []).append((int(name), fields))
+    out, todo = [], list(roots)
+    while todo:
+        for pid, fields in below.pop(todo.pop(), ()):
+            todo.append(pid)
+            if fields[0] not in b"ZX":
+                out.append(ProcessId(pid, int(fields[19]) / _TICKS))
     return out
+
+
+def trees(roots: Collection[int]) -> list[ProcessId]:
+    """These processes, if they are there, and all their descendants."""
+    if not roots:
+        return []
+    known = (identify(pid) for pid in roots)
+    return [root for root in known if root is not None] + descendants(*roots)
+
+
+def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
+    """SIGSTOP what ``find`` names, until it names nobody new: none forks its way out.
+
+    Returns all that were stopped.
+    """
+    stopped: dict[ProcessId, None] = {}
+    for _ in range(_PASSES_MAX):
+        found = [target for target in find() if target not in stopped]
+        if not found:
+            break
+        for target in found:
+            signal_process(target, signal.SIGSTOP)
+        stopped.update(dict.fromkeys(found))
+    return list(stopped)
 
 
 def _family(root: ProcessId) -> list[ProcessId]:
@@ -186,14 +212,8 @@ def _family(root: ProcessId) -> list[ProcessId]:
 
 
 def kill_tree(root: ProcessId) -> None:
-    """SIGKILL a process, its group and all its descendants, whatever their sessions.
-
-    Descendants are stopped first, so that none of them forks its way out.
-    """
-    family = _family(root)
-    for member in family:
-        signal_process(member, signal.SIGSTOP)
-    family += [d for d in _family(root) if d not in family]
+    """SIGKILL a process, its group and all its descendants, whatever their sessions."""
+    family = freeze(lambda: _family(root))
     signal_group(root, signal.SIGKILL)
     for member in family:
         signal_process(member, signal.SIGKILL)

@@ -301,9 +301,10 @@ def test_R4_one_that_ignores_sigterm_is_killed_at_the_deadline(make: Make, harpe
     wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
 
 
-@pytest.mark.parametrize("way", ["silent", "stopped"])
+@pytest.mark.parametrize("way", ["silent", "stopped", "without its lifeline"])
 def test_R4_one_that_is_silent_is_reaped_as_hung(make: Make, harper: User, way: str) -> None:
-    stop = "os.kill(os.getpid(), signal.SIGSTOP)\n" if way == "stopped" else ""
+    stops = {"stopped": "os.kill(os.getpid(), signal.SIGSTOP)\n", "silent": ""}
+    stop = stops.get(way, "s.close()\n")
     body = REPORTER + f"report(heartbeat_period=0.1)\n{stop}time.sleep(600)\n"
     h = make(body)
     h.request(ask(harper))
