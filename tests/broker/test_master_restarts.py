@@ -61,6 +61,7 @@ def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     rounds = figure(6, 200)
     for _ in range(rounds):
         mepd.start()
+        wait_for(lambda: mepd.service.kept() == 0, 60, "what the last one left")
         requests = [mepd.request() for _ in range(3)]
         names += [r["kwargs"]["name"] for r in requests]
         mepd.service.publish(*requests)
