@@ -58,6 +58,15 @@ class ParslSpec:
     def mpi(self) -> bool:
         return self.type == MPI
 
+    @property
+    def remote(self) -> bool:
+        """Whether blocks may be where the user's files are not."""
+        return (
+            self.provider is not None
+            and self.provider.type in parslkeys.REMOTE
+            and self.container_type is None
+        )
+
 
 def dump(spec: ParslSpec) -> bytes:
     """``spec`` for :func:`load`, in another process."""

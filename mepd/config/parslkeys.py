@@ -179,6 +179,8 @@ TYPED = ("CondorProvider", "KubernetesProvider", "SlurmProvider")
 """Providers that insist on strings where strings are meant."""
 OWN_CONTAINERS = ("AWSProvider", "GoogleCloudProvider", "KubernetesProvider")
 """Providers whose blocks are containers or machines of their own."""
+REMOTE = (*OWN_CONTAINERS, "AzureProvider", "CondorProvider")
+"""Providers whose blocks may not see this machine's file systems."""
 
 _DEBUG = {"debug": FLAG}
 _OVERRIDES = {**_DEBUG, "overrides": TEXT}

@@ -175,10 +175,10 @@ def test_the_same_objects_as_the_peer(name: str, tmp_path: Path) -> None:
 def test_the_launch_command_is_our_pool_with_parsls_arguments(tmp_path: Path) -> None:
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
-    command = launch_command(DEFAULT_LAUNCH_CMD, "/home/a b/{x}/workers.sh")
-    assert command.startswith("/bin/sh '/home/a b/{{x}}/workers.sh' {debug} {max_workers_per_node}")
+    command = launch_command(DEFAULT_LAUNCH_CMD, "/bin/sh '/home/{x}/workers.sh'")
+    assert command.startswith("/bin/sh '/home/{{x}}/workers.sh' {debug} {max_workers_per_node}")
     assert "process_worker_pool" not in command
-    other = launch_command("nice -n 5 process_worker_pool.py {debug}", "/w.sh")
+    other = launch_command("nice -n 5 process_worker_pool.py {debug}", "/bin/sh /w.sh")
     assert other == "nice -n 5 /bin/sh /w.sh {debug}"
     assert launch_command("/opt/x/process_worker_pool.py -a", "/w.sh").startswith("/opt/x/")
 

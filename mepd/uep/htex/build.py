@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,15 +73,15 @@ def containerized(spec: ParslSpec, folder: Path, command: str) -> str:
 
 
 def launch_command(stock: str, pool: str) -> str:
-    """Parsl's launch command, with our pool in the place of Parsl's."""
-    quoted = shlex.quote(pool).replace("{", "{{").replace("}", "}}")
-    return " ".join(_STOCK_POOL.sub(lambda _: f"/bin/sh {quoted}", stock).split())
+    """Parsl's launch command, with the command ``pool`` in the place of Parsl's."""
+    escaped = pool.replace("{", "{{").replace("}", "}}")
+    return " ".join(_STOCK_POOL.sub(lambda _: escaped, stock).split())
 
 
 def build(spec: ParslSpec, classes: tuple[type, type], folder: Path, pool: str) -> Any:
     """The executor, not started; ``classes`` are those of the two engines.
 
-    ``pool`` is the program that a block runs. Raises ConfigError.
+    ``pool`` is the command that a block runs. Raises ConfigError.
     """
     cls = classes[1] if spec.mpi else classes[0]
     label = f"{spec.label}-{'MPIExecutor' if spec.mpi else 'HighThroughputExecutor'}"

@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ class Host:
         self._dead: set[int] = set()
         self._folder = Path(setup["folder"])
         spec = parslengine.load(body)
-        program = ship.ship(self._folder, setup["workers"])
-        self.executor = build(spec, executor.CLASSES, self._folder, program)
+        os.makedirs(self._folder / "submit_scripts", mode=0o700, exist_ok=True)
+        how = ship.embedded if spec.remote else partial(ship.ship, self._folder)
+        pool = how(setup["workers"])
+        self.executor = build(spec, executor.CLASSES, self._folder, pool)
         self._ledger = Ledger(self._folder, self._cancel_other)
         self.executor.token = secrets.token_hex(4)
         self.executor.launched = self._launched
@@ -91,6 +94,7 @@ class Host:
 
         provider = self.executor.provider
         cluster = str(getattr(provider, "clusters", None) or "")
+        name = str(provider.resources.get(job_id, {}).get("pod_name", name))
         self._ledger.add(Block(type(provider).__name__, job_id, name, cluster=cluster))
         self.watch.hurry()
 
@@ -100,7 +104,8 @@ class Host:
         if type(provider).__name__ != block.provider:
             return False
         try:
-            provider.resources.setdefault(block.job_id, {"job_id": block.job_id, "status": None})
+            known = {"job_id": block.job_id, "pod_name": block.name, "status": None}
+            provider.resources.setdefault(block.job_id, known)
             return all(provider.cancel([block.job_id]))
         except Exception as e:
             log.error("cannot cancel %s: %s", block.job_id, e)

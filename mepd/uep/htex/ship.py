@@ -1,14 +1,15 @@
-"""What a block needs to start its pool, in the UEP's folder, which its nodes share.
+"""What a block needs to start its pool: a script, our code as an archive, settings.
 
-The pool runs with mepd's own Python, or with one that worker_init put first in PATH and
-that has Parsl and the SDK; the latter gets our code as an archive.
+They are in the UEP's folder, which the nodes share, or within the command where a block is
+no node of this site's. The pool runs with mepd's own Python, or with one that worker_init
+put first in PATH and that has Parsl and the SDK.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -78,24 +79,36 @@ def _login(name: str) -> str:
     return shlex.quote(found) if found else "''"
 
 
-def script(folder: Path) -> str:
-    """The text of the shell script."""
+def script(archive_path: str, settings_path: str) -> str:
+    """The text of the shell script; the paths are words of a shell."""
     return _SCRIPT.format(
         own=shlex.quote(sys.executable),
         login3=_login("python3"),
         login=_login("python"),
-        archive=shlex.quote(str(folder / ARCHIVE)),
-        settings=shlex.quote(str(folder / SETTINGS)),
+        archive=archive_path,
+        settings=settings_path,
     )
 
 
 def ship(folder: Path, settings: dict[str, Any]) -> str:
-    """Write the three files; the script's path. Raises OSError."""
+    """Write the three files; the command that starts a pool. Raises OSError."""
+    paths = [shlex.quote(str(folder / name)) for name in (ARCHIVE, SETTINGS, SCRIPT)]
     for name, data in (
         (ARCHIVE, archive()),
         (SETTINGS, json.dumps(settings).encode()),
-        (SCRIPT, script(folder).encode()),
+        (SCRIPT, script(paths[0], paths[1]).encode()),
     ):
         files.put(folder / name, data)
-    os.makedirs(folder / "submit_scripts", mode=0o700, exist_ok=True)
-    return str(folder / SCRIPT)
+    return f"/bin/sh {paths[2]}"
+
+
+def embedded(settings: dict[str, Any]) -> str:
+    """A command that brings all of it along.
+
+    It has no quote and no dollar, so that it passes through whatever a launcher makes of it.
+    """
+    text = "dir=$(mktemp -d) || exit\n"
+    for name, data in ((ARCHIVE, archive()), (SETTINGS, json.dumps(settings).encode())):
+        text += f'base64 -d > "$dir"/{name} <<END\n{base64.encodebytes(data).decode()}END\n'
+    text += script(f'"$dir"/{ARCHIVE}', f'"$dir"/{SETTINGS}')
+    return f"echo {base64.b64encode(text.encode()).decode()} | base64 -d | /bin/sh -s --"

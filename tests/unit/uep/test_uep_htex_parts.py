@@ -140,7 +140,16 @@ def test_the_archive_has_all_that_pool_and_worker_import(tmp_path: Path) -> None
     assert not done.returncode, done.stderr
 
 
-def test_the_script_is_one_that_a_shell_takes(tmp_path: Path) -> None:
-    text = ship.script(tmp_path / "it's here")
+def test_the_script_is_one_that_a_shell_takes() -> None:
+    text = ship.script("'/it'\\''s here/a'", '"$dir"/b')
     done = subprocess.run(["/bin/sh", "-n"], input=text, text=True, capture_output=True)
     assert not done.returncode, done.stderr
+
+
+def test_a_command_that_brings_all_along() -> None:
+    command = ship.embedded({"pool_title": "x"})
+    assert not set(command) & set("$'`\"{}\\") and len(command) < 128 * 1024
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{command} --help"], capture_output=True, text=True, cwd="/"
+    )
+    assert not done.returncode and "--cert_dir" in done.stdout, done.stderr
