@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import random
+import resource
 import secrets
 import signal
 import textwrap
@@ -374,6 +375,40 @@ def test_R6_fork_refused_is_answered_and_the_next_start_works(
             h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
         assert "the system is out of resources" in h.texts()[-1]
     assert descriptors() == before
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    assert h.uep().state is UepState.RUNNING
+
+
+def test_R6_no_descriptor_left_is_answered_at_each_step(make: Make, harper: User) -> None:
+    """EMFILE wherever a start needs one more: that start fails, and the next one works."""
+    h = make()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()
+    highest = max(int(n) for n in os.listdir("/proc/self/fd"))
+    stuffing = [os.open("/dev/null", os.O_RDONLY)]
+    while stuffing[-1] < highest:  # no gaps below
+        stuffing.append(os.open("/dev/null", os.O_RDONLY))
+    before = descriptors()
+    outcomes = []
+    for spare in range(1, 14):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (stuffing[-1] + spare, hard))
+        try:
+            token = h.request(ask(harper))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        h.run_until(lambda token=token: token in h.settled)  # type: ignore[misc]
+        outcomes.append(len(h.table) == 1)
+        for uep in list(h.table):
+            h.stopper.kill(uep, "test")
+        h.run_until(lambda: not len(h.table))
+        assert descriptors() == before
+    assert outcomes[0] is False and outcomes[-1] is True
+    assert outcomes == sorted(outcomes) and len(h.texts()) == outcomes.count(False)
+    assert "the system is out of resources" in h.texts()[0]
+    assert all("Unable to start user endpoint process" in text for text in h.texts())
+    for fd in stuffing:
+        os.close(fd)
     token = h.request(ask(harper))
     h.run_until(lambda: token in h.settled)
     assert h.uep().state is UepState.RUNNING
