@@ -7,7 +7,14 @@ import signal
 import time
 from typing import Any
 
-from mepd.wire.message import ACTOR_INTERCHANGE, EXEC_END, Result, pack_result, transition
+from mepd.wire.message import (
+    ACTOR_INTERCHANGE,
+    EXEC_END,
+    WAITING_FOR_LAUNCH,
+    Result,
+    pack_result,
+    transition,
+)
 
 REMOTE_ERROR = "RemoteExecutionError"
 NOT_ALLOWED = "FUNCTION_NOT_ALLOWED"
@@ -43,11 +50,21 @@ def lost_worker(status: int) -> str:
 
 
 def error_result(
-    task_id: str, code: str, text: str, details: dict[str, Any] | None = None
+    task_id: str,
+    code: str,
+    text: str,
+    details: dict[str, Any] | None = None,
+    submitted: int | None = None,
 ) -> bytes:
-    """A packed error result; ``text`` is what the user sees."""
-    end = transition(EXEC_END, ACTOR_INTERCHANGE, time.time_ns())
-    return pack_result(Result(task_id, text, details, code, text, (end,)))
+    """A packed error result; ``text`` is what the user sees.
+
+    ``submitted`` is when the engine got the task, in ns since the epoch; None if it did not.
+    """
+    times = [(EXEC_END, time.time_ns())]
+    if submitted is not None:
+        times.insert(0, (WAITING_FOR_LAUNCH, submitted))
+    transitions = tuple(transition(state, ACTOR_INTERCHANGE, at) for state, at in times)
+    return pack_result(Result(task_id, text, details, code, text, transitions))
 
 
 def base_details(endpoint_id: str) -> dict[str, Any]:

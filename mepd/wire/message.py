@@ -16,6 +16,7 @@ VERSION = b"\x01"
 
 # TaskTransition.state and .actor (globus-compute-common, tasks/constants.py)
 RECEIVED = "received"
+WAITING_FOR_LAUNCH = "waiting-for-launch"
 EXEC_START = "execution-start"
 EXEC_END = "execution-end"
 RUNNING = "running"

@@ -327,3 +327,21 @@ def test_a_gateway_that_died_before_it_noted_the_confirm(
         assert executor.submit(double, 5).result(60) == 10
         time.sleep(0.5)
         assert future.result() == 8 and seen == ["done"]
+
+
+# --- cancellation ----------------------------------------------------------------------
+def test_a_cancelled_future(client: Client, mep: FakeMep) -> None:
+    """The SDK forgets it by itself, at any time before its result; others are not touched."""
+    config = {"cancelled": 1}
+    with Executor(mep.id, client=client, user_endpoint_config=config) as executor:
+        assert executor.submit(double, 1).result(60) == 2
+        mep.ueps[-1].hold = hold = threading.Event()
+        first, early = executor.submit(double, 2), executor.submit(double, 3)
+        assert early.cancel()  # before it has left
+        later = executor.submit(double, 4)
+        poll(lambda: later.task_id, "it to be accepted")
+        assert later.cancel() and later.cancelled() and not first.done()
+        hold.set()
+        assert first.result(60) == 4
+        assert executor.submit(double, 5).result(60) == 10
+    assert early.cancelled() and later.cancelled()

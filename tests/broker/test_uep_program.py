@@ -96,6 +96,31 @@ def test_status_reports(service: Service, start: Start) -> None:
     assert uep.wait() == 0
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_tells_more(service: Service, start: Start, debug: bool) -> None:
+    uep = start({**THREADS, "debug": debug})
+    uep.report()
+    service.send(double, 1)
+    assert service.value() == 2
+    assert (" DEBUG " in uep.text()) is debug
+
+
+@pytest.mark.parametrize(("period", "reports"), [(None, 1), (0.3, 3)])
+def test_the_heartbeat_period_is_kept(
+    service: Service, start: Start, period: float | None, reports: int
+) -> None:
+    """A report with each period, which says it; 30 seconds if none is given."""
+    config = {"engine": THREADS["engine"]}
+    if period is not None:
+        config["heartbeat_period"] = period
+    start(config)
+    for _ in range(reports):
+        assert service.status().global_state["heartbeat_period"] == (period or 30)
+    if period is None:
+        time.sleep(1)
+        assert service.depth(service.heartbeat_queue) == 0
+
+
 def test_title_follows_the_work(service: Service, start: Start, tmp_path: Path) -> None:
     uep = start({**THREADS, "idle_heartbeats_soft": 1000})
     uep.report()

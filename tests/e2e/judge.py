@@ -29,9 +29,11 @@ GIVEN_UP = (
 )
 API_ERRORS = ("GlobusAPIError", "ComputeAPIError")
 START_ENDED = (
-    r"SEMANTICALLY_INVALID.*User endpoint process for \S+ ended unexpectedly"
-    r" \[terminated by signal 9\]"
+    r"SEMANTICALLY_INVALID.*(User endpoint process for \S+ ended unexpectedly"
+    r" \[terminated by signal 9\]|User endpoint \S+ did not check in within \d+ seconds)"
 )
+"""What a submission is told that waited for a user endpoint meanwhile killed, or for one that
+could not report since the broker was."""
 UNREACHABLE = {
     "NetworkError": r".",
     "GlobusConnectionError": r".",
@@ -119,7 +121,7 @@ def _too_often(blamed: Counter[str], kills: Kills) -> list[str]:
         "worker": worker,
         "uep": uep * kills.width,
         "given up": blamed["given up"] if uep >= 3 else 0,  # so many deaths without a result
-        "start": blamed["start"] if uep else 0,  # a submission that waited for it
+        "start": blamed["start"] if uep + far else 0,
         "client": blamed["client"] if far else 0,
     }
     return [

@@ -15,6 +15,7 @@ import pytest
 from mepd.wire import message as wire_message
 from tests.conftest import is_gone, wait_for
 from tests.e2e.site import Site
+from tests.e2e.test_template import edit
 from tests.root.launching import creds
 
 HELLO = (
@@ -302,3 +303,35 @@ def test_sighup_keeps_user_endpoints(site: Site) -> None:
     hello(site, "hup")
     after = {u["id"]: u["pid"] for u in site.ctl("list")["ueps"]}
     assert before.items() <= after.items()
+
+
+HUNG = """
+def slow():
+    import time
+    time.sleep(600)
+def quick():
+    return 'quick'
+import json, signal, subprocess, time
+with executor(x='r4') as ex:
+    assert ex.submit(quick).result(60) == 'quick'
+    f = ex.submit(slow)
+    time.sleep(2)
+    out = subprocess.run(['mepctl', 'list', '--json'], capture_output=True).stdout
+    (pid,) = [u['pid'] for u in json.loads(out)['ueps'] if u['running']]
+    os.kill(pid, signal.SIGSTOP)
+    print(pid, str(f.exception(90)).strip().splitlines()[-1].strip())
+with executor(x='r4') as ex:
+    print(ex.submit(quick).result(60))
+"""
+
+
+def test_R4_a_stopped_uep_is_reaped_as_hung_and_no_future_hangs(site: Site) -> None:
+    """It neither reports nor heeds SIGTERM: three periods, then the deadline, then SIGKILL."""
+    template = site.demo.dir / "demo/user_config_template.yaml.j2"
+    edit(site, template, template.read_text() + "heartbeat_period: 1\n")
+    first, last = site.research(HUNG, timeout=200).splitlines()
+    pid, _, said = first.partition(" ")
+    assert said == "the endpoint died while running this task; it was not run again"
+    assert last == "quick" and is_gone(int(pid))
+    lines = [line for line in site.log().splitlines() if f"({pid})" in line]
+    assert "Command terminated by signal: 9" in lines[-1] and "hung" in lines[-1], lines

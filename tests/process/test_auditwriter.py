@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class Bench:
         return theirs
 
     def until(self, condition: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
 
         def look() -> None:
             if condition() or time.monotonic() > deadline:
@@ -182,11 +183,14 @@ def test_a_stuck_writer_never_stalls_the_master(make: Make, tmp_path: Path) -> N
     bench.until(lambda: bench.path.exists())
     (stuck,) = bench.audit.processes()
     os.kill(stuck.pid, signal.SIGSTOP)
-    begun = time.monotonic()
+    # who waits for it waits without end: a busy machine makes this slow, and no more
+    rescue = threading.Timer(60, os.kill, (stuck.pid, signal.SIGCONT))
+    rescue.start()
     made = [bench.uep() for _ in range(300)]
     for uep in made:
         uep.send(b"record")
-    assert time.monotonic() - begun < 5
+    assert rescue.is_alive()
+    rescue.cancel()
     os.kill(stuck.pid, signal.SIGCONT)
     bench.until(lambda: len(bench.records()) == 300)
 

@@ -360,7 +360,12 @@ def test_dead_process_worker_costs_one_task(make: Callable[..., Harness]) -> Non
     slow = harness.submit(naps, 2)
     bad = harness.submit(leaves, 1)
     assert harness.value(slow) == "done"
-    assert harness.result(bad).error_code == "WorkerLost"
+    lost = harness.result(bad)
+    assert lost.error_code == "WorkerLost"
+    # what is known of its times, as globus-compute-endpoint 4.19 tells it
+    states = [(t["state"], t["actor"]) for t in lost.task_statuses]
+    assert states == [("waiting-for-launch", "interchange"), ("execution-end", "interchange")]
+    assert lost.task_statuses[0]["timestamp"] < lost.task_statuses[1]["timestamp"]
 
 
 def test_lost_tasks_are_retried_as_configured(
@@ -515,6 +520,33 @@ def test_shell_function(harness: Harness) -> None:
     parts = [SERIALIZER.serialize(p) for p in (ShellFunction("echo {word}"), (), {"word": "hi"})]
     result = harness.value(harness.submit_buffer(SERIALIZER.pack_buffers(parts)))
     assert result.returncode == 0 and result.stdout.strip() == "hi"
+
+
+def shell(command: str, **options: Any) -> str:
+    from globus_compute_sdk import ShellFunction
+
+    parts = [SERIALIZER.serialize(p) for p in (ShellFunction(command, **options), (), {})]
+    return SERIALIZER.pack_buffers(parts)
+
+
+def test_a_shell_function_has_its_sandbox(make: Callable[..., Harness], tmp_path: Path) -> None:
+    """Its working folder is the task's own, and what it prints stays there as well."""
+    harness = make(KINDS[1], 1, sandbox=True)
+    task_id = harness.submit_buffer(shell("pwd; touch mine"))
+    done = harness.value(task_id)
+    folder = tmp_path / "tasks_working_dir" / task_id
+    assert (done.returncode, done.stdout.strip()) == (0, str(folder))
+    assert "sandboxing will not work" not in done.stderr
+    names = sorted(p.name for p in folder.iterdir())
+    assert names[-1] == "mine" and [n.split(".")[0] for n in names[:-1]] == [task_id] * 2
+
+
+def test_the_walltime_of_a_shell_function(harness: Harness) -> None:
+    before = time.monotonic()
+    done = harness.value(harness.submit_buffer(shell("echo begun; sleep 60", walltime=0.5)))
+    assert time.monotonic() - before < 30
+    assert (done.returncode, done.stdout.strip()) == (124, "begun")
+    assert "TimeoutExpired" in done.exception_name
 
 
 def test_workers_hold_no_descriptor_of_ours(make: Callable[..., Harness]) -> None:

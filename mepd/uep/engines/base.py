@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class EngineTask:
-    """A task on its way to an engine; ``body`` is the packed message, opaque here."""
+    """A task on its way to an engine; ``body`` is the packed message, opaque here.
+
+    ``submitted`` is when, in ns since the epoch.
+    """
 
     task_id: str
     body: bytes = field(repr=False)
     serializers: tuple[str, ...] = ()
     resources: dict[str, Any] = field(default_factory=dict)
+    submitted: int = field(default_factory=time.time_ns)
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,9 @@ class HtexEngine:
     def _fail(self, task: EngineTask, text: str) -> None:
         self._retried.pop(task.task_id, None)
         details = failures.base_details(self._context.endpoint_id)
-        packed = failures.error_result(task.task_id, failures.WORKER_LOST, text, details)
+        packed = failures.error_result(
+            task.task_id, failures.WORKER_LOST, text, details, task.submitted
+        )
         self._events.finished(task.task_id, packed)
 
     # --- the host's end ---------------------------------------------------------------

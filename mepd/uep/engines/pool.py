@@ -153,7 +153,7 @@ class PoolEngine:
     def _lose(self, task: EngineTask, text: str) -> None:
         self._retried.pop(task.task_id, None)
         packed = failures.error_result(
-            task.task_id, failures.WORKER_LOST, text, self._details
+            task.task_id, failures.WORKER_LOST, text, self._details, task.submitted
         )
         self._events.finished(task.task_id, packed)
 
