@@ -311,7 +311,9 @@ def test_nothing_is_left_of_a_killed_host_and_the_engine_goes_on(
     make_engine: Callable[..., Harness],
 ) -> None:
     harness = make_engine()
-    assert harness.value(harness.submit(double, 1)) == 2
+    waits = harness.submit(double, 1)
+    host_of(harness).kill()
+    assert harness.value(waits) == 2
     slow = harness.submit(sleeps, 600)
     harness.until(lambda: slow in harness.begun_ids)
     host = host_of(harness)

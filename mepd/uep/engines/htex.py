@@ -22,7 +22,7 @@ from mepd.uep import failures
 from mepd.uep.amqp import IOLoop
 from mepd.uep.engines import frames, resources
 from mepd.uep.engines.base import EngineContext, EngineEvents, EngineTask
-from mepd.uep.engines.pool import restart_delay
+from mepd.uep.engines.pool import START_ATTEMPTS, restart_delay
 from mepd.uep.engines.process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class HtexEngine:
         self._provider = self._spec.provider.arguments if self._spec.provider else {}
         self._host: WorkerProcess | None = None
         self._served = False
-        self._why = ""
+        self._why, self._hopeless = "", False
         self._waiting: list[tuple[float, int, EngineTask]] = []
         self._order = itertools.count()
         self._retried: dict[str, int] = {}
@@ -93,7 +93,7 @@ class HtexEngine:
 
     def _start_host(self) -> None:
         self._served = False
-        self._why = ""
+        self._why, self._hopeless = "", False
         self._told_waiting = 0
         self._state = {}
         body = parslengine.dump(self._spec)
@@ -104,6 +104,7 @@ class HtexEngine:
         except OSError as e:
             log.error("cannot start the host of Parsl: %s", e)
             self._host_failed(f"WorkerLost: cannot start the host of Parsl: {e.strerror}")
+            self._dispatch()
 
     # --- tasks ------------------------------------------------------------------------
     def refusal(self, specification: dict[str, Any]) -> str | None:
@@ -161,6 +162,7 @@ class HtexEngine:
             host.ready = True
         elif frame.kind == frames.FAILED:
             self._why = str(frame.header.get("text"))
+            self._hopeless = bool(frame.header.get("final"))
         self._dispatch()
 
     def _on_end(self, task: EngineTask, frame: frames.Frame) -> None:
@@ -218,16 +220,16 @@ class HtexEngine:
         self._host = None
         for task in host.tasks.values():
             self._lost(task, text)
-        if self._served:
-            self._dispatch()
-        else:
+        if not self._served:
             self._host_failed(text)
+        self._dispatch()
 
     def _host_failed(self, text: str) -> None:
-        """No worker ever came: what waits is told why, and the next task tries again."""
+        """No worker ever came: what waits is told why, at once if another attempt is vain."""
         self._failed_starts += 1
-        while self._waiting:
-            self._fail(heapq.heappop(self._waiting)[2], text)
+        if self._hopeless or self._failed_starts >= START_ATTEMPTS:
+            while self._waiting:
+                self._fail(heapq.heappop(self._waiting)[2], text)
 
     # --- the end ----------------------------------------------------------------------
     def drop_waiting(self) -> list[str]:

@@ -33,8 +33,14 @@ from mepd.uep.htex.lean import import_little
 log = logging.getLogger("mepd.uep.htex")
 
 LOOK_EVERY = 1.0
+KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+"""Exit codes of a block that somebody ended."""
 LAUNCH_PATIENCE = 5.0
 """Seconds at the end for a block that is being launched."""
+
+
+class _Hopeless(RuntimeError):
+    """Another attempt would fail likewise."""
 
 
 class _Stop(BaseException):
@@ -153,7 +159,9 @@ class Host:
     def _check(self) -> None:
         """Raises RuntimeError if the executor is beyond help."""
         if self.executor.bad_state_is_set:
-            raise RuntimeError(str(self.executor.executor_exception).strip())
+            ends = {status.exit_code for status in self.executor.status_facade.values()}
+            kind = RuntimeError if ends & KILLED else _Hopeless
+            raise kind(str(self.executor.executor_exception).strip())
         status = self.executor.interchange_proc.poll()
         if status is not None:
             raise RuntimeError(f"Parsl's interchange ended, exit status {status}")
@@ -233,7 +241,7 @@ def _run(pipe: Pipe, frame: frames.Frame) -> int:
         expected = isinstance(e, (ConfigError, RuntimeError))
         log.error("%s", e, exc_info=not expected)
         text = str(e) or type(e).__name__
-        header = {"text": text[:8000], "final": isinstance(e, ConfigError)}
+        header = {"text": text[:8000], "final": isinstance(e, (ConfigError, _Hopeless))}
         pipe.send(frames.Frame(frames.FAILED, header))
         return os.EX_SOFTWARE
     finally:
