@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +188,21 @@ def test_a_virtual_environment_by_the_users_python(templated: Site) -> None:
         assert templated.research(code) == f"{chosen}\n"
     finally:
         environment.write_text(old)
+
+
+def test_functions_that_the_template_allows(templated: Site) -> None:
+    """The manual's second error text, of the user endpoint; the first is the service's."""
+    template = templated.demo.dir / "demo/user_config_template.yaml.j2"
+    edit(templated, template, f"{TEMPLATE}allowed_functions: [{uuid.uuid4()}]\n")
+    code = (
+        "def f():\n    return 1\n"
+        "with executor(ACCOUNT_ID='listed') as ex:\n"
+        "    function = ex.register_function(f)\n"
+        "    e = ex.submit_to_registered_function(function).exception(60)\n"
+        "print(type(e).__name__, function, str(e).strip().splitlines()[-1].strip())\n"
+    )
+    before = {u["id"] for u in templated.ctl("list")["ueps"]}
+    kind, function, said = templated.research(code).strip().split(" ", 2)
+    (uep,) = {u["id"] for u in templated.ctl("list")["ueps"]} - before
+    assert kind == "TaskExecutionFailed"
+    assert said == f"Function {function} not permitted on endpoint {uep}"
