@@ -100,6 +100,8 @@ def _causes(error: Any) -> Iterator[BaseException]:
 
 
 def _plain(error: BaseException) -> str:
+    if isinstance(error, _TELLING) and "StreamLostError" in str(error):
+        return "the connection was lost during the login"
     if isinstance(error, exceptions.ProbableAuthenticationError):
         return "the broker refused the credentials"
     if isinstance(error, exceptions.ProbableAccessDeniedError):

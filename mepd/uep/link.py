@@ -38,11 +38,15 @@ class Role(Protocol):
 
 
 def refused(error: object) -> bool:
-    """Whether a failed connection failed for its credentials."""
+    """Whether the broker said that it does not want these credentials.
+
+    pika takes any end during the login for a probable refusal, also that of the network.
+    """
     causes = getattr(error, "exceptions", None) or [error]
     last = causes[-1]
     inner = getattr(last, "exception", last)
-    return isinstance(inner, (ProbableAuthenticationError, ProbableAccessDeniedError))
+    probable = isinstance(inner, (ProbableAuthenticationError, ProbableAccessDeniedError))
+    return probable and "StreamLostError" not in str(inner)
 
 
 def cause(error: object) -> str:

@@ -1,4 +1,4 @@
-"""A wire between a client and the broker that can be cut, taken away, or made silent."""
+"""A wire between a client and the broker: cut, taken away, made silent, slow or short-lived."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import contextlib
 import select
 import socket
 import threading
+import time
+from collections.abc import Sequence
 
 
 class Proxy:
-    """Forwards TCP to ``target``, a port of the loopback, from ``port``."""
+    """Forwards TCP to ``target``, a port of the loopback, from ``port``.
 
-    def __init__(self, target: int) -> None:
+    Each piece of ``piece`` bytes takes ``delay`` seconds. Of ``lives`` each is how many
+    bytes one connection carries before it is cut; those after them are not.
+    """
+
+    def __init__(
+        self, target: int, piece: int = 65536, delay: float = 0.0, lives: Sequence[int] = ()
+    ) -> None:
         self._target = target
+        self._piece, self._delay, self.lives = piece, delay, list(lives)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._socks: list[socket.socket] = []
@@ -31,12 +40,19 @@ class Proxy:
 
     def _forward(self, near: socket.socket, far: socket.socket) -> None:
         other = {near: far, far: near}
+        left = self.lives.pop(0) if self.lives else None
         try:
             while True:
                 for sock in select.select([near, far], [], [])[0]:
-                    data = sock.recv(65536)
+                    data = sock.recv(self._piece)
                     if not data:
                         return
+                    time.sleep(self._delay)
+                    if left is not None:
+                        data, left = data[:left], left - len(data)
+                        if left < 0:
+                            other[sock].sendall(data)
+                            return
                     if sock is near or not self._silent:
                         other[sock].sendall(data)
         except (OSError, ValueError):

@@ -157,6 +157,45 @@ def test_connection_cut_under_load_loses_and_doubles_nothing(
     assert service.depth(service.task_queue) == 0
 
 
+def test_a_slow_network_costs_time_only(
+    own_rabbit: Rabbit, service: Service, start: Start
+) -> None:
+    """25 KB/s, and 20 ms for each piece."""
+    wire = Proxy(own_rabbit.port, piece=512, delay=0.02)
+    try:
+        url = own_rabbit.url().replace(f":{own_rabbit.port}/", f":{wire.port}/")
+        uep = start(creds=service.creds(tasks=url, results=url, heartbeats=url))
+        uep.report()
+        ids = {service.send(double, n): n for n in range(30)}
+        found = service.results(30)
+        assert {t: SERIALIZER.deserialize(r.data) // 2 for t, r in found.items()} == ids
+        until(lambda: uep.report().outstanding == 0, "all settled")
+        assert service.depth(service.result_queue) == service.depth(service.task_queue) == 0
+    finally:
+        wire.end()
+
+
+def test_connections_cut_after_any_number_of_bytes(
+    own_rabbit: Rabbit, service: Service, start: Start
+) -> None:
+    """In the handshakes of AMQP, amid a delivery, amid a result: it comes back and goes on."""
+    lives = [8, 530, 560, 620, 2500, 6000]
+    wire = Proxy(own_rabbit.port, lives=lives)
+    try:
+        url = own_rabbit.url().replace(f":{own_rabbit.port}/", f":{wire.port}/")
+        uep = start(creds=service.creds(tasks=url, results=url, heartbeats=url))
+        ids = {service.send(double, n): n for n in range(60)}
+        found: dict[str, Any] = {}
+        while len(found) < 60:
+            result = service.result(90)
+            assert SERIALIZER.deserialize(result.data) == 2 * ids[result.task_id], result
+            found[result.task_id] = result
+        assert wire.lives == [] and uep.process.poll() is None
+        until(lambda: service.depth(service.task_queue) == 0, "all settled")
+    finally:
+        wire.end()
+
+
 def test_T6_a_channel_closed_by_the_consumer_timeout_costs_nothing(
     service: Service, start: Start, tmp_path: Path
 ) -> None:
