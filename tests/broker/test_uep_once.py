@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,14 +118,3 @@ def test_killed_between_publish_and_confirm_it_says_the_same_again(
     uep.process.terminate()
     assert uep.wait() == 0
     assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
-
-
-def test_a_broker_in_good_health_costs_no_file(service: Service, start: Start) -> None:
-    uep = start(PROCESSES)
-    uep.report()
-    folder = uep.folder / "unacked_results"
-    before = folder.stat().st_mtime_ns
-    for n in range(20):
-        service.send(noted, os.devnull, n)
-    service.results(20)
-    assert folder.stat().st_mtime_ns == before
