@@ -13,7 +13,7 @@ from typing import Any
 
 from mepd.config import parslengine, safeyaml
 from mepd.config.block import Block, unknown
-from mepd.config.parslengine import ParslSpec
+from mepd.config.parslspec import ParslSpec
 from mepd.errors import ConfigError
 
 # Keys that globus-compute-endpoint knows and that mean nothing to a UEP of mepd's.

@@ -62,7 +62,7 @@ class Server:
         self._send(frames.Frame(frames.READY, {"details": details}))
 
 
-def _set_title(title: str) -> None:
+def set_title(title: str) -> None:
     try:
         from setproctitle import setproctitle
     except ImportError:
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     sock = socket.socket(fileno=fd)
     setup = frames.read(sock).header
-    _set_title(setup["title"])
+    set_title(setup["title"])
     executor = _executor(setup)
     server = Server(sock, executor.run)
     server.ready(executor.details)

@@ -15,7 +15,7 @@ import math
 import os
 from typing import Any
 
-from mepd.config import parslengine
+from mepd.config import parslspec
 from mepd.config.uepconfig import EngineConfig
 from mepd.posix import guard, process, syscalls
 from mepd.uep import failures
@@ -24,6 +24,7 @@ from mepd.uep.engines import frames, resources
 from mepd.uep.engines.base import EngineContext, EngineEvents, EngineTask
 from mepd.uep.engines.pool import START_ATTEMPTS, restart_delay
 from mepd.uep.engines.process import WorkerProcess
+from mepd.uep.htex.state import fixed_status
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class HtexEngine:
         self._context = context
         self._events = events
         self._loop = loop
-        self._provider = self._spec.provider.arguments if self._spec.provider else {}
+        self._fixed = fixed_status(self._spec)
         self._host: WorkerProcess | None = None
         self._served = False
         self._why, self._hopeless = "", False
@@ -96,7 +97,7 @@ class HtexEngine:
         self._why, self._hopeless = "", False
         self._told_waiting = 0
         self._state = {}
-        body = parslengine.dump(self._spec)
+        body = parslspec.dump(self._spec)
         try:
             self._host = WorkerProcess(
                 self._loop, self._setup(), self._on_frame, "mepd.uep.htex.host", body
@@ -109,7 +110,7 @@ class HtexEngine:
     # --- tasks ------------------------------------------------------------------------
     def refusal(self, specification: dict[str, Any]) -> str | None:
         if self._spec.mpi:
-            return resources.refuse_mpi(specification, self._provider.get("nodes_per_block", 1))
+            return resources.refuse_mpi(specification, int(self._fixed["nodes_per_block"]))
         return resources.refuse_plain(specification)
 
     def submit(self, task: EngineTask) -> None:
@@ -256,28 +257,9 @@ class HtexEngine:
         guard.end_orphans(self._others)
 
     def status(self) -> dict[str, Any]:
-        executor, provider = self._spec.executor, self._provider
-        outstanding = self.running + len(self._waiting)
-        most = provider.get("max_blocks", 1)
-        return {
-            **dict.fromkeys(TOTALS, 0),
-            "node_info": {},
-            **self._state,
-            "engine_type": self._config.type,
-            "provider_type": self._spec.provider.type if self._spec.provider else "LocalProvider",
+        tasks = {
             "pending_tasks": len(self._waiting),
-            "outstanding_tasks": outstanding,
+            "outstanding_tasks": self.running + len(self._waiting),
             "total_tasks": self._total,
-            "scaling_enabled": most > 0,
-            "mem_per_worker": executor.get("mem_per_worker"),
-            "cores_per_worker": executor.get("cores_per_worker", 1e-9 if self._spec.mpi else 1.0),
-            "prefetch_capacity": executor.get("prefetch_capacity", 0),
-            "max_blocks": most,
-            "min_blocks": provider.get("min_blocks", 0),
-            "max_workers_per_node": executor.get(
-                "max_workers_per_block" if self._spec.mpi else "max_workers_per_node", 1
-            ),
-            "nodes_per_block": provider.get("nodes_per_block", 1),
-            "queue": provider.get("queue") or provider.get("partition"),
-            "account": provider.get("account") or provider.get("project"),
         }
+        return {**dict.fromkeys(TOTALS, 0), "node_info": {}, **self._state, **tasks, **self._fixed}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mepd.config.parslengine import ParslSpec, Part
+from mepd.config.parslspec import ParslSpec, Part
 from mepd.errors import ConfigError
 
 _TUPLES = ("worker_port_range", "interchange_port_range")

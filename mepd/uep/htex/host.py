@@ -8,7 +8,6 @@ and leaves nothing of its own behind. It is the subreaper of what it starts.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
@@ -22,13 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mepd.config import parslengine
+from mepd.config import parslspec
 from mepd.errors import ConfigError
 from mepd.log import LineFormatter
-from mepd.posix import guard, process, syscalls
+from mepd.posix import guard, syscalls
 from mepd.posix.parent import die_with_parent
 from mepd.uep.engines import frames
 from mepd.uep.htex.lean import import_little
+from mepd.uep.htex.orphans import Orphans
+from mepd.uep.htex.pipe import Pipe
 
 log = logging.getLogger("mepd.uep.htex")
 
@@ -47,22 +48,6 @@ class _Stop(BaseException):
     """Raised in the main thread by SIGTERM."""
 
 
-class Pipe:
-    """Frames to the UEP, from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._lock = threading.Lock()
-
-    def send(self, frame: frames.Frame) -> None:
-        data = frames.pack(frame)
-        with self._lock:
-            try:
-                self.sock.sendall(data)
-            except OSError:
-                pass  # the UEP has gone, which the main thread learns by itself
-
-
 class Host:
     """See the module. ``setup`` is the first frame's header."""
 
@@ -74,9 +59,9 @@ class Host:
         from mepd.uep.htex.state import Watch
 
         self._pipe = pipe
-        self._dead: set[int] = set()
+        self._orphans = Orphans()
         self._folder = Path(setup["folder"])
-        spec = parslengine.load(body)
+        spec = parslspec.load(body)
         os.makedirs(self._folder / "submit_scripts", mode=0o700, exist_ok=True)
         how = ship.embedded if spec.remote else partial(ship.ship, self._folder)
         pool = how(setup["workers"])
@@ -102,6 +87,7 @@ class Host:
         cluster = str(getattr(provider, "clusters", None) or "")
         name = str(provider.resources.get(job_id, {}).get("pod_name", name))
         self._ledger.add(Block(type(provider).__name__, job_id, name, cluster=cluster))
+        log.info("block started as job %s (%s)", job_id, name)
         self.watch.hurry()
 
     def _cancel_other(self, block: Any) -> bool:
@@ -128,26 +114,8 @@ class Host:
                 elif frame.kind == frames.WAITING:
                     self._set_waiting(int(frame.header["count"]))
             self._check()
-            self._reap()
-
-    def _reap(self) -> None:
-        """Wait for orphans, which the kernel gives to the main thread.
-
-        A dead process is alive for Parsl until that. Other threads' children are theirs.
-        """
-        dead = set()
-        for pid in process.children():
-            if pid != self.executor.interchange_proc.pid:
-                options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-                with contextlib.suppress(ChildProcessError):
-                    if os.waitid(os.P_PID, pid, options) is not None:
-                        dead.add(pid)
-        ours = dead & self._dead
-        for pid in ours:
-            guard.reap_orphan(pid)
-        self._dead = dead - ours
-        if ours:
-            self.scaling.look_now()  # one may have been a block
+            if self._orphans.reap({self.executor.interchange_proc.pid}):
+                self.scaling.look_now()  # one may have been a block
 
     def _set_waiting(self, count: int) -> None:
         before, self.executor.waiting = self.executor.waiting, count

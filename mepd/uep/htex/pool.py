@@ -25,6 +25,7 @@ from typing import Any
 from mepd.uep.htex import pinning
 from mepd.uep.htex.lean import import_little
 from mepd.uep.htex.slot import Slot, SlotTask, WorkerPlan
+from mepd.uep.worker import set_title
 
 import_little()
 
@@ -216,18 +217,10 @@ def manager_arguments(args: Any) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k in known}
 
 
-def _set_title(title: str) -> None:
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(title)
-
-
 def main(argv: list[str]) -> int:
     settings = json.loads(Path(argv[1]).read_text())
     args = stock.get_arg_parser().parse_args(argv[2:])
-    _set_title(settings.pop("pool_title"))
+    set_title(settings.pop("pool_title"))
     folder = Path(args.logdir) / f"block-{args.block_id}" / args.uid
     folder.mkdir(parents=True, exist_ok=True)
     level = logging.DEBUG if args.debug else logging.INFO

@@ -22,11 +22,12 @@ from mepd.uep import files
 
 ARCHIVE, SCRIPT, SETTINGS = "workers.pyz", "workers.sh", "workers.json"
 MODULES = (
-    "__init__", "errors", "posix/__init__", "posix/parent", "posix/syscalls", "posix/threads",
-    "wire/__init__", "wire/framing", "wire/jsonlimits", "wire/message", "uep/__init__",
-    "uep/worker", "uep/engines/__init__", "uep/engines/execute", "uep/engines/frames",
-    "uep/engines/walltime", "uep/htex/__init__", "uep/htex/lean", "uep/htex/pinning",
-    "uep/htex/pool", "uep/htex/slot",
+    "__init__", "errors", "posix/__init__", "posix/parent", "posix/syscalls",
+    "posix/threads", "wire/__init__", "wire/framing", "wire/jsonlimits", "wire/message",
+    "uep/__init__", "uep/failures", "uep/worker", "uep/engines/__init__",
+    "uep/engines/execute", "uep/engines/frames", "uep/engines/walltime",
+    "uep/htex/__init__", "uep/htex/lean", "uep/htex/pinning", "uep/htex/pool",
+    "uep/htex/slot",
 )  # fmt: skip
 """What pool and worker import of mepd."""
 _MAIN = """\

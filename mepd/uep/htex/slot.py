@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mepd.errors import WireError
+from mepd.uep import failures
 from mepd.uep.engines import frames
 
 log = logging.getLogger(__name__)
@@ -53,18 +54,6 @@ def _argv(fd: int) -> list[str]:
     if archive.endswith(".pyz"):
         return [sys.executable, archive, "worker", str(fd), str(os.getpid())]
     return [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
-
-
-def end_text(status: int) -> str:
-    """How a worker ended, from Popen.returncode."""
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
 
 
 class Slot(threading.Thread):
@@ -127,7 +116,7 @@ class Slot(threading.Thread):
     def _serve(self, sock: socket.socket) -> None:
         """Hand tasks to the worker for as long as it lives."""
         if self._receive(sock) is None:
-            self._start_failed(f"{end_text(self._end())} while starting")
+            self._start_failed(f"{failures.exit_text(self._end())} while starting")
             return
         self._failed = 0
         while True:
@@ -137,9 +126,9 @@ class Slot(threading.Thread):
             if packed is not None:
                 self._done(task, packed)
             else:
-                text = end_text(self._end())
-                log.warning("worker %s while running %s", text, task.task_id)
-                self._lost(task, f"WorkerLost: the worker process running this task {text}")
+                text = failures.lost_worker(self._end())
+                log.warning("%s: %s", task.task_id, text)
+                self._lost(task, text)
                 return
 
     def _run(self, sock: socket.socket, task: SlotTask) -> bytes | None:

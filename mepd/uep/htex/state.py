@@ -6,18 +6,16 @@ import json
 import logging
 import threading
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
+from mepd.config.parslspec import ParslSpec
 from mepd.uep.engines import frames
+from mepd.uep.htex.pipe import Pipe
 
 log = logging.getLogger(__name__)
 
 FAST, SLOW = 0.05, 1.0
 """Seconds between looks: soon after a block was launched, and else."""
-
-
-class _Sender(Protocol):
-    def send(self, frame: frames.Frame) -> None: ...
 
 
 def free_slots(managers: Iterable[dict[str, Any]], prefetch: int) -> int:
@@ -49,10 +47,31 @@ def describe(
     return found
 
 
+def fixed_status(spec: ParslSpec) -> dict[str, Any]:
+    """What a status report says of the configuration, with Parsl's defaults."""
+    executor, provider = spec.executor, spec.provider.arguments if spec.provider else {}
+    per_node = "max_workers_per_block" if spec.mpi else "max_workers_per_node"
+    most = provider.get("max_blocks", 1)
+    return {
+        "engine_type": spec.type,
+        "provider_type": spec.provider.type if spec.provider else "LocalProvider",
+        "scaling_enabled": most > 0,
+        "mem_per_worker": executor.get("mem_per_worker"),
+        "cores_per_worker": executor.get("cores_per_worker", 1e-9 if spec.mpi else 1.0),
+        "prefetch_capacity": executor.get("prefetch_capacity", 0),
+        "max_blocks": most,
+        "min_blocks": provider.get("min_blocks", 0),
+        "max_workers_per_node": executor.get(per_node, 1),
+        "nodes_per_block": provider.get("nodes_per_block", 1),
+        "queue": provider.get("queue") or provider.get("partition"),
+        "account": provider.get("account") or provider.get("project"),
+    }
+
+
 class Watch(threading.Thread):
     """Sends a STATE frame when something has changed, or has been idle on."""
 
-    def __init__(self, executor: Any, pipe: _Sender) -> None:
+    def __init__(self, executor: Any, pipe: Pipe) -> None:
         super().__init__(name="watch", daemon=True)
         self.slots = 0
         self._executor = executor

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mepd.config import parslengine, uepconfig
-from mepd.config.parslengine import Part
+from mepd.config import parslspec, uepconfig
+from mepd.config.parslspec import Part
 from mepd.errors import ConfigError
 
 POLARIS = """
@@ -78,7 +78,7 @@ def test_the_manuals_example() -> None:
 def test_it_crosses_to_another_process_unchanged() -> None:
     for text in (POLARIS, yaml.safe_dump(compute(address="10.0.0.1")), yaml.safe_dump(mpi())):
         spec = engine(text).parsl
-        assert spec is not None and parslengine.load(parslengine.dump(spec)) == spec
+        assert spec is not None and parslspec.load(parslspec.dump(spec)) == spec
 
 
 def test_parsl_is_not_imported_by_who_checks() -> None:
