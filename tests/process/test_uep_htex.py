@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.htex_harness import ENDPOINT, Harness, double, engines
+from tests.process.htex_harness import ENDPOINT, Harness, double, engines, sleeps
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,19 @@ def test_resource_specifications(shared: Harness) -> None:
     refusal = shared.engine.refusal({"num_nodes": 2})
     assert refusal is not None and "num_nodes" in refusal and "priority" in refusal
     assert shared.engine.refusal({}) is None
+
+
+def test_blocks_come_with_tasks_and_go_when_idle(make_engine: Callable[..., Harness]) -> None:
+    harness = make_engine(
+        provider={"type": "LocalProvider", "init_blocks": 0, "max_blocks": 2},
+        job_status_kwargs={"max_idletime": 0.5, "strategy_period": 0.2},
+    )
+    tasks = [harness.submit(sleeps, 1) for _ in range(2)]
+    harness.until(lambda: harness.engine.status()["managers"] == 2)
+    harness.until(lambda: all(t in harness.results for t in tasks))
+    harness.until(lambda: harness.engine.status()["managers"] == 0)
+    assert harness.engine.status()["total_workers"] == 0
+    assert harness.value(harness.submit(double, 4)) == 8
 
 
 def mpi_prefix() -> dict[str, str]:

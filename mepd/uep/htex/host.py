@@ -70,7 +70,7 @@ class Host:
         self.executor.token = secrets.token_hex(4)
         self.executor.launched = self._launched
         self.scaling = Scaling(self.executor, spec.poller, self._ledger.keep)
-        self.watch = Watch(self.executor, pipe)
+        self.watch = Watch(self.executor, pipe, self.scaling.look_now)
 
     def start(self) -> None:
         if self._ledger.leftovers:

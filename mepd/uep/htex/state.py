@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mepd.config.parslspec import ParslSpec
@@ -69,13 +69,18 @@ def fixed_status(spec: ParslSpec) -> dict[str, Any]:
 
 
 class Watch(threading.Thread):
-    """Sends a STATE frame when something has changed, or has been idle on."""
+    """Sends a STATE frame when something has changed, or has been idle on.
 
-    def __init__(self, executor: Any, pipe: Pipe) -> None:
+    ``lost`` is called when a manager is not connected any more.
+    """
+
+    def __init__(self, executor: Any, pipe: Pipe, lost: Callable[[], None]) -> None:
         super().__init__(name="watch", daemon=True)
         self.slots = 0
         self._executor = executor
         self._pipe = pipe
+        self._lost = lost
+        self._names: set[str] = set()
         self._now = threading.Event()
         self._packages: dict[str, dict[str, str]] = {}
         self._last: Any = None
@@ -98,7 +103,10 @@ class Watch(threading.Thread):
             self._now.clear()
 
     def _tell(self, managers: list[dict[str, Any]]) -> None:
-        if {m["manager"] for m in managers} - set(self._packages):
+        before, self._names = self._names, {m["manager"] for m in managers}
+        if before - self._names:
+            self._lost()
+        if self._names - set(self._packages):
             self._packages = self._executor.connected_managers_packages()
         self.slots = free_slots(managers, self._executor.prefetch_capacity)
         seen = [
