@@ -6,6 +6,7 @@ from pika import BasicProperties, SelectConnection, URLParameters
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import (
+    AMQPConnectionError,
     AMQPError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
@@ -23,6 +24,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
 
 
 __all__ = [
+    "AMQPConnectionError",
     "AMQPError",
     "BasicProperties",
     "Channel",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mepd.uep import backoff
 from mepd.uep.amqp import (
+    AMQPConnectionError,
     AMQPError,
     Channel,
     Connection,
@@ -37,23 +38,31 @@ class Role(Protocol):
     def closed(self, error: object) -> None: ...
 
 
+def _innermost(error: object) -> object:
+    """What pika has wrapped: an attempt has a workflow, that has errors of connectors."""
+    nested: Any = getattr(error, "exceptions", None)
+    if nested is None and type(error) is AMQPConnectionError:
+        nested = getattr(error, "args", ())
+    for inner in (getattr(error, "exception", None), *(nested or ())[-1:]):
+        if isinstance(inner, BaseException):
+            return _innermost(inner)
+    return error
+
+
 def refused(error: object) -> bool:
     """Whether the broker said that it does not want these credentials.
 
     pika takes any end during the login for a probable refusal, also that of the network.
     """
-    causes = getattr(error, "exceptions", None) or [error]
-    last = causes[-1]
-    inner = getattr(last, "exception", last)
+    inner = _innermost(error)
     probable = isinstance(inner, (ProbableAuthenticationError, ProbableAccessDeniedError))
     return probable and "StreamLostError" not in str(inner)
 
 
 def cause(error: object) -> str:
     """A short text for the log and the user; never a URL."""
-    causes = getattr(error, "exceptions", None) or [error]
-    inner = getattr(causes[-1], "exception", causes[-1])
-    text = str(inner) or type(inner).__name__
+    inner = _innermost(error)
+    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return text if isinstance(inner, (OSError, AMQPError)) else type(inner).__name__
 
 
