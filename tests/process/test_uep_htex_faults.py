@@ -98,6 +98,25 @@ def test_a_block_that_cannot_start_is_told_with_its_output_and_tried_again(
     assert harness.value(harness.submit(double, 2)) == 4
 
 
+def test_blocks_that_cannot_start_any_more_end_what_waits(
+    make_engine: Callable[..., Harness], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    init = f"test ! -e {broken} || {{ echo out of order >&2; exit 3; }}"
+    harness = make_engine(
+        provider={"type": "LocalProvider", "worker_init": init},
+        job_status_kwargs={"max_idletime": 600, "strategy_period": 0.2},
+    )
+    assert harness.value(harness.submit(double, 1)) == 2
+    broken.touch()
+    for process in host_of(harness).children(recursive=True):
+        if "test pool" in " ".join(process.cmdline()):
+            process.terminate()
+    harness.until(lambda: harness.engine.status()["managers"] == 0)
+    result = harness.result(harness.submit(double, 2))
+    assert "EXIT CODE: 3" in result.data and "out of order" in result.data
+
+
 def test_what_parsl_refuses_is_the_answer(make_engine: Callable[..., Harness]) -> None:
     harness = make_engine(address={"type": "address_by_interface", "ifname": "nope0"})
     result = harness.result(harness.submit(double, 1))

@@ -33,7 +33,7 @@ from mepd.uep.htex.pipe import Pipe
 
 log = logging.getLogger("mepd.uep.htex")
 
-LOOK_EVERY = 1.0
+LOOK_EVERY = 0.5
 KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
 """Exit codes of a block that somebody ended."""
 LAUNCH_PATIENCE = 5.0
@@ -69,7 +69,9 @@ class Host:
         self._ledger = Ledger(self._folder, self._cancel_other)
         self.executor.token = secrets.token_hex(4)
         self.executor.launched = self._launched
-        self.scaling = Scaling(self.executor, spec.poller, self._ledger.keep)
+        self.scaling = Scaling(
+            self.executor, spec.poller, self._ledger.keep, lambda: self.watch.slots > 0
+        )
         self.watch = Watch(self.executor, pipe, self.scaling.look_now)
 
     def start(self) -> None:

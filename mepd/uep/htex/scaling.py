@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from parsl.jobs.error_handlers import simple_error_handler, windowed_error_handler
 from parsl.jobs.states import TERMINAL_STATES
 from parsl.jobs.strategy import Strategy
 
@@ -16,15 +17,21 @@ log = logging.getLogger(__name__)
 class Scaling(threading.Thread):
     """Does what Parsl's JobStatusPoller does, and at once when asked to.
 
-    ``polled(job_ids)`` is called after each turn with the jobs that have not ended.
+    ``polled(job_ids)`` is called after each turn with the jobs that have not ended;
+    ``serving()`` says whether any worker is connected.
     """
 
     def __init__(
-        self, executor: Any, poller: dict[str, Any], polled: Callable[[list[str]], None]
+        self,
+        executor: Any,
+        poller: dict[str, Any],
+        polled: Callable[[list[str]], None],
+        serving: Callable[[], bool],
     ) -> None:
         super().__init__(name="scaling", daemon=True)
         self._executor = executor
         self._polled = polled
+        self._serving = serving
         self._period = poller["strategy_period"]
         self._strategy = Strategy(
             strategy=poller["strategy"], max_idletime=poller["max_idletime"]
@@ -59,6 +66,9 @@ class Scaling(threading.Thread):
         executor = self._executor
         executor.poll_facade()
         executor.handle_errors(executor.status_facade)
+        if executor.block_error_handler is simple_error_handler and not self._serving():
+            # that one gives up only if no block ever served; this one, after three in a row
+            windowed_error_handler(executor, executor.status_facade)
         self._strategy.strategize([executor])
         self._polled(self.jobs())
 
