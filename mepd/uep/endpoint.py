@@ -110,10 +110,10 @@ class Endpoint:
         events = BrokerEvents(
             deliver=self._desk.deliver,
             confirmed=self._desk.confirmed,
-            unconfirmed=self._desk.unconfirmed,
-            too_large=self._desk.too_large,
-            overdue=self._desk.overdue,
-            results_up=self._desk.send_stored,
+            unconfirmed=self._desk.outbox.unconfirmed,
+            too_large=self._desk.outbox.too_large,
+            overdue=self._desk.outbox.overdue,
+            results_up=self._desk.outbox.send_kept,
             settled=self._on_settled,
             ready=self._on_ready,
             refused=self._on_refused,
@@ -173,7 +173,7 @@ class Endpoint:
             return
         self._loop.call_later(self._config.heartbeat_period, self._beat)
         self._broker.check()
-        self._desk.send_stored()
+        self._desk.outbox.send_kept()
         self._publish_status(active=True)
         self._reporter.report()
 
@@ -255,8 +255,8 @@ class Endpoint:
             return
         self._closing = True
         self._desk.settle()
-        if self._desk.unsent:
-            log.warning("%d results wait on disk for the next start", self._desk.unsent)
+        if self._desk.outbox.unsent:
+            log.warning("%d results wait on disk for the next start", self._desk.outbox.unsent)
         self._loop.call_later(SETTLE_TIME, self._on_closed)
         self._broker.stop(self._on_closed)
 

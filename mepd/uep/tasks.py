@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mepd.errors import WireError
-from mepd.uep import failures, taskaudit
+from mepd.uep import failures, outbox, taskaudit
 from mepd.uep.acks import Acks, Sync, at_once
 from mepd.uep.decisions import Action, TaskPolicy, decide
 from mepd.uep.engines.base import Engine, EngineTask
 from mepd.uep.idle import Movement
 from mepd.uep.intake import Intake
 from mepd.uep.journal import Journal
+from mepd.uep.outbox import Alert, Outbox
 from mepd.uep.results import ResultStore
 from mepd.uep.taskfeed import Token
 from mepd.uep.taskheaders import read_headers, task_id_of
 
 log = logging.getLogger(__name__)
-
-ALERT_EVERY = 60.0
 
 
 class Audit(Protocol):
@@ -43,13 +42,8 @@ class Audit(Protocol):
     ) -> None: ...
 
 
-class Outlet(Protocol):
+class Outlet(outbox.Outlet, Protocol):
     """Where results and acks go."""
-
-    @property
-    def results_up(self) -> bool: ...
-
-    def publish_result(self, task_id: str, packed: bytes) -> bool: ...
 
     def ack(self, tokens: list[Token]) -> None: ...
 
@@ -92,30 +86,23 @@ class TaskDesk:
             folder, lambda task: self.engine.submit(task), self._not_kept, window
         )
         self._journal = journal
-        self._store = store
+        self._alert = Alert(clock)
+        self.outbox = Outbox(policy.endpoint_id, store, self._alert)
         self._moved = moved
         self._clock = clock
         self._outlet: Outlet | None = None
         self._entries: dict[str, _Entry] = {}
-        self._sending: set[str] = set()
-        self._unsaved: dict[str, bytes] = {}
         self._received = 0
         self._done = 0
         self._last_move = clock()
-        self._last_alert = -ALERT_EVERY
 
     def attach(self, engine: Engine, outlet: Outlet) -> None:
         self.engine = engine
-        self._outlet = outlet
+        self._outlet = self.outbox.outlet = outlet
 
     @property
     def movement(self) -> Movement:
         return Movement(self._last_move, self._received, self._done, len(self._entries))
-
-    @property
-    def unsent(self) -> int:
-        """Results that wait for the broker."""
-        return len(self._store.pending()) + len(self._unsaved)
 
     # --- deliveries -------------------------------------------------------------------
     def deliver(self, token: Token, headers: dict[str, Any], body: bytes) -> None:
@@ -126,7 +113,7 @@ class TaskDesk:
             self._ack([token])
             return
         past = self._journal.past(task_id)
-        known, stored = task_id in self._entries, task_id in self._store
+        known, stored = task_id in self._entries, task_id in self.outbox
         action = decide(known, stored, past, self._policy.retry_lost)
         if action is Action.ACK:
             log.info("task %s was finished before; acknowledged", task_id)
@@ -150,7 +137,7 @@ class TaskDesk:
 
     def _take(self, action: Action, task_id: str, headers: dict[str, Any], body: bytes) -> None:
         if action is Action.SEND:
-            self.send_stored()
+            self.outbox.send_kept()
         elif action is Action.LOST:
             log.warning("task %s had begun when the endpoint died", task_id)
             self._fail(task_id, failures.ENDPOINT_LOST, failures.LOST_TEXT)
@@ -199,19 +186,7 @@ class TaskDesk:
     def finished(self, task_id: str, packed: bytes) -> None:
         self._note(task_id, taskaudit.EXEC_END)
         self._intake.forget(task_id)
-        outlet = self._outlet
-        if outlet is not None and outlet.publish_result(task_id, packed):
-            self._sending.add(task_id)
-        else:
-            self._keep(task_id, packed)
-
-    def _keep(self, task_id: str, packed: bytes) -> None:
-        try:
-            self._store.put(task_id, packed)
-            self._unsaved.pop(task_id, None)
-        except OSError as e:
-            self._unsaved[task_id] = packed
-            self._alert("a result cannot be kept on disk: %s", e.strerror)
+        self.outbox.put(task_id, packed)
 
     # --- the broker's events ----------------------------------------------------------
     def confirmed(self, task_ids: list[str]) -> None:
@@ -222,45 +197,13 @@ class TaskDesk:
             self.not_written(e)
         tokens: list[Token] = []
         for task_id in task_ids:
-            self._sending.discard(task_id)
-            self._unsaved.pop(task_id, None)
-            self._store.discard(task_id)
+            self.outbox.confirmed(task_id)
             entry = self._entries.pop(task_id, None)
             if entry is not None:
                 tokens += entry.tokens
         self._done += len(task_ids)
         self._acks.settled(tokens)
         self._touch()
-
-    def unconfirmed(self, task_id: str, packed: bytes) -> None:
-        """The broker may not have this result: keep it for another attempt."""
-        self._sending.discard(task_id)
-        self.overdue(task_id, packed)
-
-    def overdue(self, task_id: str, packed: bytes) -> None:
-        """The broker is slow to confirm this result: it is not to die with this process."""
-        if task_id not in self._store:
-            self._keep(task_id, packed)
-
-    def too_large(self, task_id: str, packed: bytes, limit: int) -> None:
-        """The broker will never take this result: an error that says so takes its place."""
-        log.warning("the result of task %s is larger than the broker's limit", task_id)
-        self._sending.discard(task_id)
-        text = failures.too_large(len(packed), limit)
-        details = failures.base_details(self._policy.endpoint_id)
-        self._keep(task_id, failures.error_result(task_id, failures.TOO_LARGE, text, details))
-
-    def send_stored(self) -> None:
-        """Send what waits on disk, or in memory when the disk is full."""
-        outlet = self._outlet
-        if outlet is None or not outlet.results_up:
-            return
-        for task_id in [*self._store.pending(), *self._unsaved]:
-            if task_id in self._sending:
-                continue
-            packed = self._unsaved.get(task_id) or self._store.get(task_id)
-            if packed is not None and outlet.publish_result(task_id, packed):
-                self._sending.add(task_id)
 
     # --- the end ----------------------------------------------------------------------
     def release_waiting(self) -> None:
@@ -287,7 +230,7 @@ class TaskDesk:
         self._acks.flush()
 
     def not_written(self, error: OSError) -> None:
-        self._alert("the task journal cannot be written: %s", error.strerror)
+        self._alert("the task journal cannot be written: %s", error)
 
     def _ack(self, tokens: list[Token]) -> None:
         if self._outlet is not None:
@@ -296,9 +239,3 @@ class TaskDesk:
     def _touch(self) -> None:
         self._last_move = self._clock()
         self._moved()
-
-    def _alert(self, text: str, *args: object) -> None:
-        now = self._clock()
-        if now - self._last_alert >= ALERT_EVERY:
-            self._last_alert = now
-            log.error(text, *args)

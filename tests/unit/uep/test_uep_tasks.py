@@ -175,8 +175,8 @@ def test_result_waits_on_disk_while_the_broker_is_gone(bench: Bench, task_id: st
     bench.desk.finished(task_id, packed(task_id))
     assert bench.store.get(task_id) == packed(task_id)
     bench.broker.results_up = True
-    bench.desk.send_stored()
-    bench.desk.send_stored()
+    bench.desk.outbox.send_kept()
+    bench.desk.outbox.send_kept()
     assert bench.broker.published == [(task_id, packed(task_id))]
     again = bench.deliver(task_id, generation=2)
     bench.desk.confirmed([task_id])
@@ -184,12 +184,29 @@ def test_result_waits_on_disk_while_the_broker_is_gone(bench: Bench, task_id: st
     assert len(bench.engine.submitted) == 1
 
 
+def test_a_result_that_cannot_be_read_hinders_no_other(
+    tmp_path: Path, task_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+    bench.broker.results_up = False
+    other = str(uuid.uuid4())
+    for each in (task_id, other):
+        bench.deliver(each)
+        bench.desk.finished(each, packed(each))
+    (tmp_path / "unacked_results" / task_id).unlink()
+    (tmp_path / "unacked_results" / task_id).symlink_to("/dev/zero")
+    bench.broker.results_up = True
+    bench.desk.outbox.send_kept()
+    assert [t for t, _ in bench.broker.published] == [other]
+    assert "a result on disk cannot be read: Too many levels of symbolic links" in caplog.text
+
+
 def test_unconfirmed_result_is_sent_again(bench: Bench, task_id: str) -> None:
     bench.deliver(task_id)
     bench.desk.finished(task_id, packed(task_id))
-    bench.desk.unconfirmed(task_id, packed(task_id))
+    bench.desk.outbox.unconfirmed(task_id, packed(task_id))
     assert bench.store.pending() == [task_id]
-    bench.desk.send_stored()
+    bench.desk.outbox.send_kept()
     assert len(bench.broker.published) == 2
 
 
@@ -290,11 +307,11 @@ def test_a_full_disk_keeps_the_result_in_memory(
     monkeypatch.setattr(bench.journal, "_append", full)
     bench.desk.begun([task_id])
     bench.desk.finished(task_id, packed(task_id))
-    assert bench.desk.unsent == 1
+    assert bench.desk.outbox.unsent == 1
     bench.broker.results_up = True
-    bench.desk.send_stored()
+    bench.desk.outbox.send_kept()
     bench.desk.confirmed([task_id])
-    assert bench.desk.unsent == 0 and len(bench.broker.acked) == 1
+    assert bench.desk.outbox.unsent == 0 and len(bench.broker.acked) == 1
 
 
 def test_tasks_not_begun_are_given_back_at_the_end(bench: Bench, task_id: str) -> None:

@@ -1,0 +1,119 @@
+"""Results on their way: sent, or kept until the broker has confirmed them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from mepd.uep import failures
+from mepd.uep.results import ResultStore
+
+log = logging.getLogger(__name__)
+
+ALERT_EVERY = 60.0
+
+
+class Alert:
+    """Says what is wrong with the disk, once in a while."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = -ALERT_EVERY
+
+    def __call__(self, text: str, error: OSError) -> None:
+        now = self._clock()
+        if now - self._last >= ALERT_EVERY:
+            self._last = now
+            log.error(text, error.strerror or error)
+
+
+class Outlet(Protocol):
+    """Where results go."""
+
+    @property
+    def results_up(self) -> bool: ...
+
+    def publish_result(self, task_id: str, packed: bytes) -> bool: ...
+
+
+class Outbox:
+    """One result a task. ``outlet`` is set by the owner, before anything comes."""
+
+    outlet: Outlet | None = None
+
+    def __init__(self, endpoint_id: str, store: ResultStore, alert: Alert) -> None:
+        self._endpoint_id = endpoint_id
+        self._store = store
+        self._alert = alert
+        self._sending: set[str] = set()
+        self._unsaved: dict[str, bytes] = {}
+
+    def __contains__(self, task_id: str) -> bool:
+        """Whether a result is kept."""
+        return task_id in self._store or task_id in self._unsaved
+
+    @property
+    def unsent(self) -> int:
+        """Results that wait for the broker."""
+        return len(self._store.pending()) + len(self._unsaved)
+
+    def put(self, task_id: str, packed: bytes) -> None:
+        """Send a new result, or keep it while that cannot be."""
+        if not self._publish(task_id, packed):
+            self._keep(task_id, packed)
+
+    def _publish(self, task_id: str, packed: bytes) -> bool:
+        if self.outlet is None or not self.outlet.publish_result(task_id, packed):
+            return False
+        self._sending.add(task_id)
+        return True
+
+    def _keep(self, task_id: str, packed: bytes) -> None:
+        try:
+            self._store.put(task_id, packed)
+            self._unsaved.pop(task_id, None)
+        except OSError as e:
+            self._unsaved[task_id] = packed
+            self._alert("a result cannot be kept on disk: %s", e)
+
+    # --- the broker's events ----------------------------------------------------------
+    def confirmed(self, task_id: str) -> None:
+        self._sending.discard(task_id)
+        self._unsaved.pop(task_id, None)
+        self._store.discard(task_id)
+
+    def unconfirmed(self, task_id: str, packed: bytes) -> None:
+        """The broker may not have this result: keep it for another attempt."""
+        self._sending.discard(task_id)
+        self.overdue(task_id, packed)
+
+    def overdue(self, task_id: str, packed: bytes) -> None:
+        """The broker is slow to confirm this result: it is not to die with this process."""
+        if task_id not in self._store:
+            self._keep(task_id, packed)
+
+    def too_large(self, task_id: str, packed: bytes, limit: int) -> None:
+        """The broker will never take this result: an error that says so takes its place."""
+        log.warning("the result of task %s is larger than the broker's limit", task_id)
+        self._sending.discard(task_id)
+        text = failures.too_large(len(packed), limit)
+        details = failures.base_details(self._endpoint_id)
+        self._keep(task_id, failures.error_result(task_id, failures.TOO_LARGE, text, details))
+
+    def send_kept(self) -> None:
+        """Send what waits on disk, or in memory when the disk is full."""
+        if self.outlet is None or not self.outlet.results_up:
+            return
+        for task_id in [*self._store.pending(), *self._unsaved]:
+            packed = None if task_id in self._sending else self._kept(task_id)
+            if packed is not None:
+                self._publish(task_id, packed)
+
+    def _kept(self, task_id: str) -> bytes | None:
+        try:
+            return self._unsaved.get(task_id) or self._store.get(task_id)
+        except OSError as e:
+            self._alert("a result on disk cannot be read: %s", e)
+            return None
