@@ -23,7 +23,8 @@ _SQUEUE = """#!/bin/sh
 for word; do ids=$word; done
 found=
 for id in $(echo "$ids" | tr , ' '); do
-    [ -e "{jobs}/$id" ] && kill -0 -$(cat "{state}/$id.pid") 2>/dev/null || continue
+    [ -e "{jobs}/$id" ] || continue
+    [ -e "{state}/$id.stays" ] || kill -0 -$(cat "{state}/$id.pid") 2>/dev/null || continue
     case "$*" in
         *%j*) cat "{jobs}/$id" ;;
         *) echo "$id R" ;;

@@ -228,3 +228,21 @@ def test_a_job_number_that_is_anothers_by_now_is_left_alone(
     wait_for(lambda: '"job_id": "0"' not in blocks.read_text(), what="the old job forgotten")
     harness.end()
     assert cluster.cancelled() == ["1"]
+
+
+def test_a_block_that_cannot_be_cancelled_is_left_to_the_next_start(
+    make_engine: Callable[..., Harness], cluster: FakeSlurm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "uep"
+    folder.mkdir()
+    harness = make_engine(folder, provider=SLURM)
+    assert harness.value(harness.submit(double, 1)) == 2
+    scancel = cluster.path / "scancel"
+    works = scancel.read_text()
+    scancel.write_text("#!/bin/sh\necho slurm is away >&2\nexit 1\n")
+    harness.end()
+    scancel.write_text(works)
+    assert '"job_id": "0"' in (folder / "blocks.json").read_text()
+    (cluster.state / "0.stays").touch()  # its process was, other than a job's, a child of ours
+    make_engine(folder, provider={**SLURM, "init_blocks": 0})
+    wait_for(lambda: cluster.cancelled() == ["0"], what="the old job cancelled")

@@ -177,13 +177,17 @@ class Host:
         ended = self.executor.interchange_proc is None or self.executor.interchange_proc.poll()
         jobs = self.scaling.end(LAUNCH_PATIENCE if ended is None else 1.0)
         provider = self.executor.provider
+        left: list[str] = []
         if jobs and type(provider).__name__ != LOCAL:
             try:
-                provider.cancel(jobs)
+                done = provider.cancel(jobs)
+                left = [job for job, well in zip(jobs, done, strict=False) if not well]
             except Exception as e:
                 log.error("cannot cancel the blocks: %s", e)
-                return
-        self._ledger.keep([])
+                left = jobs
+            if left:
+                log.error("not cancelled, so for the next start: %s", ", ".join(left))
+        self._ledger.keep(left)
 
 
 def _logging(debug: bool) -> None:
