@@ -124,7 +124,7 @@ class FakeService:
     ``identities`` are the caller's, as userinfo shows them; None for a service without.
     """
 
-    def __init__(self, rabbit: Rabbit) -> None:
+    def __init__(self, rabbit: Rabbit, port: int = 0) -> None:
         self.rabbit = rabbit
         self.endpoint_id = str(uuid.uuid4())
         self.command_queue = f"{self.endpoint_id}.commands"
@@ -135,7 +135,7 @@ class FakeService:
         self.identities: list[str] | None = [str(uuid.uuid4())]
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.declare()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.base = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -1,0 +1,1 @@
+"""What scripts/bench measures: mepd beside globus-compute-endpoint on one broker."""
