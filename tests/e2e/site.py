@@ -94,6 +94,16 @@ class Site:
 
         The script says ``with executor(...) as ex``. Returns what it prints.
         """
+        script = self.begin(code, person)
+        try:
+            out, errors = script.communicate(timeout=timeout)
+        finally:
+            script.kill()
+        assert script.returncode == 0, f"{out}\n{errors[-4000:]}\n{self.log()[-3000:]}"
+        return out
+
+    def begin(self, code: str, person: int = 1) -> subprocess.Popen[str]:
+        """The same, not waited for; what it prints and reads is the caller's to see to."""
         client = "" if self.stock else "client=client(E['MEPD_URL'], E['MEPD_TOKEN']), "
         head = (
             "import os, sys\nfrom globus_compute_sdk import Client, Executor\n"
@@ -104,12 +114,10 @@ class Site:
         )
         script = self.demo.dir / f"script{person}.py"
         script.write_text(head + code)
-        done = subprocess.run(
-            [self.prefix / "bin/python", "-I", script], env=self.environment(person),
-            capture_output=True, text=True, timeout=timeout,
+        return subprocess.Popen(
+            [self.prefix / "bin/python", "-I", script], env=self.environment(person), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}\n{self.log()[-3000:]}"
-        return done.stdout
 
     def family(self) -> list[int]:
         """The pids of the master and all its descendants."""

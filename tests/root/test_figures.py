@@ -84,7 +84,8 @@ def service(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def harness(tmp_path: Path, **snapshot: Any) -> Harness:
-    return Harness(launching.snapshot(launching.script(tmp_path, SLEEP), **snapshot))
+    snap = launching.snapshot(launching.script(tmp_path, SLEEP), **snapshot)
+    return Harness(snap, start_timeout=160.0)
 
 
 def held() -> tuple[int, int]:

@@ -100,8 +100,13 @@ class Pool(stock.Manager):  # type: ignore[misc]
             threading.Thread(target=target, args=arguments, daemon=True).start()
         for slot in self._slots:
             slot.start()
+        parent = os.getppid()
         while not self._stop_event.wait(0.5):  # a wait without end would defer signals
-            pass
+            if os.getppid() != parent:
+                # A batch system may end the job's script alone; where it does not hold the
+                # job's processes together, nobody would end this one.
+                parent = os.getppid()
+                self._on_stop()
         self._kill()
         if self._failure:
             raise RuntimeError(self._failure)
