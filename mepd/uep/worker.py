@@ -71,6 +71,9 @@ def set_title(title: str) -> None:
 
 
 def _executor(setup: dict[str, Any]) -> Any:
+    from mepd.uep.engines.sdk import import_late
+
+    import_late()
     from mepd.uep.engines.execute import ExecuteSettings, Executor
 
     return Executor(

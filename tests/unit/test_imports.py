@@ -45,3 +45,31 @@ def test_what_importing_loads(module: str, allowed: set[str]) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert done.returncode == 0, done.stderr
     assert loaded & HEAVY <= allowed
+
+
+WORKER = "from mepd.uep.engines import sdk; sdk.import_late(); import mepd.uep.engines.execute\n"
+
+
+def test_a_worker_loads_the_serializer_alone() -> None:
+    done = run(WORKER + "import sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "globus_compute_sdk.serialize" in loaded
+    assert not loaded & {"globus_sdk", "pika", "pydantic", "requests", "globus_compute_sdk.sdk"}
+
+
+def test_a_task_finds_the_whole_sdk() -> None:
+    """Threads that touch it at once all get it; what is not there is not there."""
+    done = run(
+        WORKER + "import globus_compute_sdk as g\n"
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "with Pool(8) as pool:\n"
+        "    found = list(pool.map(lambda n: getattr(g, n), ['Executor', 'Client'] * 8))\n"
+        "print(sorted({c.__module__ for c in found}), hasattr(g, 'nothing'))\n"
+        "from globus_compute_sdk import ShellFunction\n"
+        "print(ShellFunction.__module__, g.__version__ != '')\n"
+    )
+    assert done.stdout == (
+        "['globus_compute_sdk.sdk.client', 'globus_compute_sdk.sdk.executor'] False\n"
+        "globus_compute_sdk.sdk.shell_function True\n"
+    ), done.stderr

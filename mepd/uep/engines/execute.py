@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any
 
 import dill
-import globus_compute_sdk
 from globus_compute_sdk.errors import MaxResultSizeExceeded
 from globus_compute_sdk.serialize import ComputeSerializer
+from globus_compute_sdk.version import __version__ as sdk_version
 
 from mepd.errors import WireError
 from mepd.uep.engines import walltime
@@ -56,7 +56,7 @@ def environment_details(endpoint_id: str) -> dict[str, Any]:
         "os": platform.platform(),
         "dill_version": dill.__version__,
         "python_version": platform.python_version(),
-        "globus_compute_sdk_version": globus_compute_sdk.__version__,
+        "globus_compute_sdk_version": sdk_version,
         "endpoint_id": endpoint_id,
     }
 
