@@ -15,12 +15,12 @@ from tests.conftest import need_root, require
 from tests.e2e.site import Site
 
 
-def make_site() -> Site:
+def make_site(apart: str = "") -> Site:
     need_root()
     require(bool(glob.glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*")), "rabbitmq-server")
     directory = Path(tempfile.mkdtemp(prefix="mepd-site-", dir="/var/lib"))
     os.chmod(directory, 0o755)
-    site = Site(directory)
+    site = Site(directory, apart)
     (directory / site.module.MARK).touch()
     site.prepare()
     return site

@@ -5,6 +5,7 @@ It is the demo's own code that makes it, so that what the README shows is what i
 
 from __future__ import annotations
 
+import fcntl
 import importlib.machinery
 import importlib.util
 import json
@@ -12,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,14 +36,22 @@ def load_demo() -> ModuleType:
 
 
 class Site:
-    """One running mepd. ``port`` is 5000 where that is free, for stock clients."""
+    """One running mepd. ``port`` is 5000 where that is free, for stock clients.
 
-    def __init__(self, directory: Path) -> None:
+    With ``apart`` it may run beside another: it leaves port 5000 and the other's accounts.
+    """
+
+    def __init__(self, directory: Path, apart: str = "") -> None:
         self.module = load_demo()
+        if apart:
+            self.module.PEOPLE = tuple(
+                replace(p, username=f"{apart}{p.username}", account=f"mepd-{apart}{p.account[5:]}")
+                for p in self.module.PEOPLE
+            )
         self.prefix = Path(sys.prefix)
         self.demo: Any = self.module.Demo(directory, self.prefix)
-        stock: int = self.module.SDK_PORT
-        self.port = stock if self.module.port_is_free(stock) else free_port()
+        wanted: int = self.module.SDK_PORT
+        self.port = wanted if not apart and self.module.port_is_free(wanted) else free_port()
 
     @property
     def stock(self) -> bool:
@@ -48,7 +59,9 @@ class Site:
         return self.port == self.module.SDK_PORT
 
     def prepare(self) -> None:
-        self.module.make_accounts()
+        with open(Path(tempfile.gettempdir()) / "mepd-test-accounts.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.module.make_accounts()
         self.demo.prepare(self.port)
 
     def start(self) -> None:

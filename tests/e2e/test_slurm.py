@@ -83,7 +83,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def site(cluster: Cluster) -> Iterator[Site]:
     """A site whose endpoint is at the cluster."""
-    made = make_site()
+    made = make_site(apart="slurm")
     folder = made.demo.dir / "demo"
     (folder / "user_config_template.yaml.j2").write_text(TEMPLATE)
     (folder / "user_config_schema.json").write_text("{}")
