@@ -207,6 +207,8 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
         supervisor.emergency()
         return os.EX_SOFTWARE
     finally:
+        # One more signal is no other end: Python takes its handlers back while it leaves.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         settings.mepd.pidfile.unlink(missing_ok=True)
         writer.close()
         os.close(pidfile)

@@ -78,7 +78,7 @@ class Reaper:
 
     def kill_strays(self, session: int = 0) -> int:
         """SIGKILL the strays and what they have forked; how many there were."""
-        found = process.freeze(lambda: process.trees(self.strays(session)))
+        found = process.freeze_children(lambda: self.strays(session))
         for target in found:
             process.signal_process(target, signal.SIGKILL)
         return len(found)

@@ -93,7 +93,7 @@ def end_orphans(known: Collection[int], patience: float = 5.0) -> None:
 
     deadline = time.monotonic() + patience
     while (found := orphans()) and time.monotonic() < deadline:
-        for target in process.freeze(lambda: process.trees(orphans())):
+        for target in process.freeze_children(orphans):
             process.signal_process(target, signal.SIGKILL)
         for pid in found:
             reap_orphan(pid)

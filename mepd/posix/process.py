@@ -201,6 +201,24 @@ def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
     return list(stopped)
 
 
+def freeze_children(find: Callable[[], list[int]]) -> list[ProcessId]:
+    """:func:`freeze` for children of this process by their pids, and all below them.
+
+    The children first, without a look at anything else: one that forks and exits without
+    end is not there for long. None is waited for here, so no pid can be another's.
+    """
+    seen: set[int] = set()
+    for _ in range(_PASSES_MAX):
+        new = [pid for pid in find() if pid not in seen]
+        if not new:
+            break
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        seen.update(new)
+    return freeze(lambda: trees(find()))
+
+
 def _family(root: ProcessId) -> list[ProcessId]:
     """A process and its descendants; nobody if its pid is another's by now.
 

@@ -70,8 +70,10 @@ def h(tmp_path: Path, harper: User, request: Any) -> Iterator[Harness]:
         REPORTER + "report()\n" + f"if os.getuid() == {harper.uid}:\n"
         + textwrap.indent(textwrap.dedent(HOGS[request.param]), "    ") + "\ntime.sleep(600)\n"
     )  # fmt: skip
+    # The launch child begins with the address space of this process.
+    room = int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + (1 << 28)
     limits = (
-        Limit("nproc", PROCESSES, PROCESSES), Limit("as", 1 << 29, 1 << 29),
+        Limit("nproc", PROCESSES, PROCESSES), Limit("as", room, room),
         Limit("nofile", 256, 256),
     )  # fmt: skip
     pam = Path("/etc/pam.d") / f"mepd-test-{secrets.token_hex(4)}"

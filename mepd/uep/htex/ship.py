@@ -25,7 +25,7 @@ MODULES = (
     "__init__", "errors", "posix/__init__", "posix/parent", "posix/syscalls",
     "posix/threads", "wire/__init__", "wire/framing", "wire/jsonlimits", "wire/message",
     "uep/__init__", "uep/failures", "uep/worker", "uep/engines/__init__",
-    "uep/engines/execute", "uep/engines/frames", "uep/engines/walltime",
+    "uep/engines/execute", "uep/engines/frames", "uep/engines/sdk", "uep/engines/walltime",
     "uep/htex/__init__", "uep/htex/lean", "uep/htex/pinning", "uep/htex/pool",
     "uep/htex/slot",
 )  # fmt: skip
