@@ -15,6 +15,7 @@ import pytest
 from mepd.model import UepState
 from mepd.posix.rlimits import Limit
 from tests.conftest import User, is_gone
+from tests.figures import FULL
 from tests.root import launching
 from tests.root.masterparts import REPORTER, Harness
 
@@ -27,8 +28,6 @@ BOMB = """
                 time.sleep(0.05)
         """
 HOGS = {
-    "a fork bomb": BOMB,
-    "a fork bomb with PAM": BOMB,
     "memory": """
         kept = []
         try:
@@ -61,6 +60,8 @@ HOGS = {
                 break
         """,
 }
+if FULL:  # beside other tests it would be theirs to bear
+    HOGS |= {"a fork bomb": BOMB, "a fork bomb with PAM": BOMB}
 
 
 @pytest.fixture
@@ -101,6 +102,7 @@ def of(user: User) -> list[int]:
     return found
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("h", HOGS, indirect=True)
 def test_L2_a_hog_is_its_own_affair(h: Harness, harper: User, jessie: User) -> None:
     hog = h.request(launching.request(f"{harper.name}@example.org"))

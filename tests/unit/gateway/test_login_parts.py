@@ -191,7 +191,7 @@ SETTINGS = OidcSettings(
 )
 GOOD: dict[str, Any] = {
     "iss": "https://idp.example.org", "aud": "gw", "sub": "1", "nonce": "n",
-    "exp": time.time() + 600, "iat": time.time(),
+    "exp": time.time() + 7200, "iat": time.time(),
 }  # fmt: skip
 
 
@@ -206,9 +206,9 @@ GOOD: dict[str, Any] = {
         {"azp": "other"},
         {"nonce": "m"},
         {"nonce": None},
-        {"exp": time.time() - 600},
+        {"exp": time.time() - 7200},
         {"exp": "never"},
-        {"iat": time.time() + 600},
+        {"iat": time.time() + 7200},
         {"sub": ""},
         {"sub": 1},
         {"sub": "x" * 300},
