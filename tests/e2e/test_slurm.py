@@ -152,7 +152,7 @@ def test_a_job_that_is_cancelled_is_an_error_or_a_retry(
     )
     script = site.begin(code)
     wait_for(mark.exists, 60, "the task to begin")
-    (job,) = cluster.jobs()
+    (job,) = wait_for(cluster.jobs, 30, "the job")
     cluster.command("scancel", job)
     out, _ = script.communicate(timeout=170)
     assert script.returncode == 0
@@ -172,8 +172,10 @@ def test_R1_no_job_is_left_of_a_uep(site: Site, cluster: Cluster, way: str) -> N
     )
     script = site.begin(code)
     wait_for(mark.exists, 60, "the task to begin")
-    (job,) = cluster.jobs()
-    (uep,) = [u for u in site.ctl("list")["ueps"] if u["running"]]
+    (job,) = wait_for(cluster.jobs, 30, "the job")
+    (uep,) = wait_for(  # it reports in its own time
+        lambda: [u for u in site.ctl("list")["ueps"] if u["running"]], 30, "its report"
+    )
     if way == "stop":
         site.ctl("kill", uep["id"])
     else:
