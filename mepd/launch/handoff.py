@@ -79,6 +79,9 @@ def _document(plan: LaunchPlan, resolved: Resolved, text: str, fds: Descriptors)
     }
     if fds.audit is not None:
         document["audit_fd"] = AUDIT_FD
+        if not plan.snapshot.runs_own_uep:
+            # globus-compute-endpoint writes records only then, and its manager says so, too
+            document["config"] = f"high_assurance: true\n{text}"
     if plan.snapshot.allowed_functions is not None:
         document["allowed_functions"] = list(plan.snapshot.allowed_functions)
     return json.dumps(document, separators=(",", ":")).encode("ascii")

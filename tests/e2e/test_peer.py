@@ -59,6 +59,22 @@ def test_the_peers_user_endpoint_under_mepd(with_peer: Site, peer: Path, engine:
     assert out == f"{wanted}\nTrue\n"
 
 
+def test_the_peers_tasks_in_the_audit_log(with_peer: Site) -> None:
+    """globus-compute-endpoint writes to the descriptor that it is given, as to its own manager."""
+    config = with_peer.demo.dir / "demo/config.yaml"
+    changes = with_peer.log().count("Configuration of endpoint demo changed")
+    config.write_text(f"{config.read_text()}audit_log_path: audit.log\n")
+    wait_for(
+        lambda: with_peer.log().count("Configuration of endpoint demo changed") > changes, 30,
+        "the reload",
+    )  # fmt: skip
+    with_peer.research(RESULTS.format(engine="ThreadPoolEngine").replace("ENGINE=", "x=1, ENGINE="))
+    path = with_peer.demo.dir / "demo/audit.log"
+    wait_for(lambda: path.read_text().count(" EXEC_END\n") == 11, 20, "the last record")
+    lines = path.read_text().splitlines()
+    assert sum(line.endswith(" RECEIVED") for line in lines) == 11, lines
+
+
 def manager_of(site: Site, peer: Path) -> Manager:
     """A manager registered at the site's gateway."""
     return Manager(
