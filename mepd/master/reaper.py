@@ -79,6 +79,5 @@ class Reaper:
     def kill_strays(self, session: int = 0) -> int:
         """SIGKILL the strays and what they have forked; how many there were."""
         found = process.freeze_children(lambda: self.strays(session))
-        for target in found:
-            process.signal_process(target, signal.SIGKILL)
+        process.kill_each(found)
         return len(found)

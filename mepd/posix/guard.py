@@ -78,8 +78,7 @@ def sweep(patience: float = 5.0) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         family = process.freeze(lambda: process.descendants(os.getpid()))
-        for member in family:
-            process.signal_process(member, signal.SIGKILL)
+        process.kill_each(family)
         if not _reap_all() and not family:
             return
         time.sleep(0.005)
@@ -93,8 +92,7 @@ def end_orphans(known: Collection[int], patience: float = 5.0) -> None:
 
     deadline = time.monotonic() + patience
     while (found := orphans()) and time.monotonic() < deadline:
-        for target in process.freeze_children(orphans):
-            process.signal_process(target, signal.SIGKILL)
+        process.kill_each(process.freeze_children(orphans))
         for pid in found:
             reap_orphan(pid)
         time.sleep(0.005)

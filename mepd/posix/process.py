@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psutil
 
 from mepd.posix.parent import die_with_parent as die_with_parent  # noqa: F401
 from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
+T = TypeVar("T")
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PASSES_MAX = 50
@@ -185,38 +187,43 @@ def trees(roots: Collection[int]) -> list[ProcessId]:
     return [root for root in known if root is not None] + descendants(*roots)
 
 
-def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
-    """SIGSTOP what ``find`` names, until it names nobody new: none forks its way out.
-
-    Returns all that were stopped.
-    """
-    stopped: dict[ProcessId, None] = {}
+def _each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> list[T]:
+    """``stop`` what ``find`` names, until it names nobody new: none forks its way out."""
+    stopped: dict[T, None] = {}
     for _ in range(_PASSES_MAX):
         found = [target for target in find() if target not in stopped]
         if not found:
             break
         for target in found:
-            signal_process(target, signal.SIGSTOP)
+            stop(target)
         stopped.update(dict.fromkeys(found))
     return list(stopped)
+
+
+def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
+    """SIGSTOP what ``find`` names, again until it names nobody new; all that were stopped."""
+    return _each_new(find, lambda target: signal_process(target, signal.SIGSTOP))
 
 
 def freeze_children(find: Callable[[], list[int]]) -> list[ProcessId]:
     """:func:`freeze` for children of this process by their pids, and all below them.
 
     The children first, without a look at anything else: one that forks and exits without
-    end is not there for long. None is waited for here, so no pid can be another's.
+    end is not there for long.
     """
-    seen: set[int] = set()
-    for _ in range(_PASSES_MAX):
-        new = [pid for pid in find() if pid not in seen]
-        if not new:
-            break
-        for pid in new:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        seen.update(new)
-    return freeze(lambda: trees(find()))
+    return freeze(lambda: trees(find())) if _each_new(find, _stop_child) else []
+
+
+def _stop_child(pid: int) -> None:
+    """Of a child that nobody waits for meanwhile: its pid cannot be another's."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def kill_each(targets: Iterable[ProcessId]) -> None:
+    """SIGKILL these processes, and nothing below them."""
+    for target in targets:
+        signal_process(target, signal.SIGKILL)
 
 
 def _family(root: ProcessId) -> list[ProcessId]:
@@ -233,8 +240,7 @@ def kill_tree(root: ProcessId) -> None:
     """SIGKILL a process, its group and all its descendants, whatever their sessions."""
     family = freeze(lambda: _family(root))
     signal_group(root, signal.SIGKILL)
-    for member in family:
-        signal_process(member, signal.SIGKILL)
+    kill_each(family)
 
 
 def kill_all(targets: Iterable[ProcessId]) -> None:
