@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -41,7 +42,9 @@ def fork(child: Callable[[], int]) -> int:
     """Fork; the child runs ``child`` with default signals and leaves with its return value.
 
     Signals are blocked around the fork, so that none is taken by the parent's handlers in
-    the child. An exception leaves the child with EX_SOFTWARE and a traceback on stderr.
+    the child. Nothing of the parent's is collected there: a socket in its garbage would
+    close by number what the child has opened since. An exception leaves the child with
+    EX_SOFTWARE and a traceback on stderr.
     Returns the child's pid. Raises OSError when the fork is refused; must be called in
     the main thread (PDEATHSIG fires when the forking thread ends).
     """
@@ -56,6 +59,7 @@ def fork(child: Callable[[], int]) -> int:
         return pid
     code = os.EX_SOFTWARE
     try:
+        gc.freeze()
         reset_signals()
         code = child()
     except SystemExit as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -360,6 +361,28 @@ def test_close_all_but_with_any_set() -> None:
         return 0
 
     assert code(forked(child)) == 0
+
+
+def test_F1_the_parents_garbage_closes_nothing_in_a_child() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+            self.sockets = socket.socketpair()
+
+    gc.disable()
+    try:
+        numbers = {sock.fileno() for sock in Cycle().sockets}
+
+        def child() -> int:
+            descriptors.close_all_but([0, 1, 2])
+            reused = {os.open("/dev/null", os.O_RDONLY) for _ in range(max(numbers))}
+            gc.collect()
+            return 0 if reused <= set(descriptors.open_descriptors()) and numbers <= reused else 1
+
+        pid = process.fork(child)
+    finally:
+        gc.enable()
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_no_new_privs_and_no_capabilities() -> None:
