@@ -19,7 +19,7 @@ from typing import Any
 
 from mepd import log as mepdlog
 from mepd.config.settings import MepdSection
-from mepd.master import decisions, spawner
+from mepd.master import decisions, spawner, words
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
 from mepd.master.states import describe_end
@@ -32,7 +32,6 @@ _WAITING_MAX = 5000
 _BEGIN_MAX = 10.0
 _END_MAX = 1.0
 _SEND_BUFFER = 1024 * 1024
-_REFUSAL_MAX = 4096
 _PUBLISH_MAX = 200_000
 """What goes into the socket at once, also where net.core.wmem_max is as small as it comes."""
 
@@ -89,7 +88,7 @@ class LogWriter(logging.Handler):
         assert self._socket is not None and self.process is not None
         self._socket.settimeout(_BEGIN_MAX)
         try:
-            word = json.loads(self._socket.recv(_REFUSAL_MAX) or b"{}")
+            word = json.loads(self._socket.recv(words.SIZE_MAX) or b"{}")
         except OSError:
             word = {"error": f"log {self._section.logfile}: cannot be opened in {_BEGIN_MAX:g} s"}
         if "ready" not in word:
@@ -119,15 +118,12 @@ class LogWriter(logging.Handler):
         """An alert, or the end, which the reaper tells."""
         assert self._socket is not None and self._loop is not None
         try:
-            data = self._socket.recv(_REFUSAL_MAX)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+            word = words.hear(self._socket)
+        except EOFError:
             self._loop.forget(self._socket.fileno())
             return
-        word = json.loads(data)
+        if word is None:
+            return
         self.alert = str(word.get("alert", self.alert))
         if word.get("alert"):
             log.critical("%s", self.alert)

@@ -7,6 +7,7 @@ it never reads a record, and never waits for the disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
@@ -14,9 +15,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from mepd.master import decisions, spawner
+from mepd.master import decisions, spawner, words
 from mepd.master.endpoints import Endpoint
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
@@ -28,7 +28,6 @@ from mepd.posix.process import ProcessId, identify, signal_process
 log = logging.getLogger(__name__)
 
 ENTRY = "mepd.auditwriter.main"
-_WORD_MAX = 4096
 _STABLE_AFTER = 10.0
 
 
@@ -109,15 +108,12 @@ class AuditWriter:
         """What it says of its log; its end is told by the reaper."""
         assert self._socket is not None
         try:
-            data = self._socket.recv(_WORD_MAX)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+            word = words.hear(self._socket)
+        except EOFError:
             self._loop.forget(self._socket.fileno())
             return
-        word: dict[str, Any] = json.loads(data)
+        if word is None:
+            return
         if "ready" in word:
             self._failed("")
         else:
@@ -152,12 +148,10 @@ class AuditWriter:
 
     def _last_word(self) -> None:
         assert self._socket is not None
-        try:
-            data = self._socket.recv(_WORD_MAX)
-        except OSError:
-            return
-        if data and "error" in (word := json.loads(data)):
-            self._failed(str(word["error"]))
+        with contextlib.suppress(EOFError):
+            word = words.hear(self._socket)
+            if word and "error" in word:
+                self._failed(str(word["error"]))
 
     def _again(self) -> None:
         delay = decisions.backoff(self._failures)
