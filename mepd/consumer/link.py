@@ -304,18 +304,29 @@ class EndpointLink:
         self._refresher.cancel()
 
     def close(self, done: Callable[[], None] = lambda: None) -> None:
-        """Stop: what is unacked goes back to the broker; the last heartbeat says farewell."""
+        """Stop: what is unacked goes back to the broker; the last heartbeat says farewell.
+
+        ``done`` is called when acks and farewell have been sent.
+        """
         self._closed = True
         self._cancel_timers()
         self._deliveries = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-        if self._heartbeat is None:
+        session, self._session = self._session, None
+        heartbeat, self._heartbeat = self._heartbeat, None
+        closing = sum(part is not None for part in (session, heartbeat))
+
+        def one_closed() -> None:
+            nonlocal closing
+            closing -= 1
+            if not closing:
+                done()
+
+        if session is not None:
+            session.close(one_closed)
+        if heartbeat is not None:
+            heartbeat.say_goodbye(one_closed)
+        if session is None and heartbeat is None:
             done()
-        else:
-            self._heartbeat.say_goodbye(done)
-            self._heartbeat = None
 
 
 def _moved(old: Registration, new: Registration) -> bool:

@@ -81,9 +81,16 @@ class Session:
         self._tell(reason)
         self._hang_up()
 
-    def close(self) -> None:
-        """End the session on our own wish."""
+    def close(self, on_gone: Callable[[], None] | None = None) -> None:
+        """End the session on our own wish; what was sent before still goes out.
+
+        ``on_gone``, in the place of the earlier one, is called in any case.
+        """
         self._ended = True
+        if on_gone is not None:
+            self._on_gone = on_gone
+            if self._connection is None or self._connection.is_closed:
+                self._loop.call_later(0, on_gone)
         self._hang_up()
 
     def _hang_up(self) -> None:

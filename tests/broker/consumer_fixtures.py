@@ -131,6 +131,8 @@ class FakeService:
         self.heartbeat_queue = f"{self.endpoint_id}.heartbeats"
         self.exchange = f"{self.endpoint_id}.reports"
         self.url = rabbit.url()
+        self.heartbeat_url: str | None = None
+        """In the place of ``url``, for heartbeats."""
         self.answers: list[tuple[int, Any]] = []
         self.identities: list[str] | None = [str(uuid.uuid4())]
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
@@ -194,7 +196,7 @@ class FakeService:
 
     def heartbeat_info(self) -> dict[str, Any]:
         return {
-            "connection_url": self.url,
+            "connection_url": self.heartbeat_url or self.url,
             "queue": self.heartbeat_queue,
             "exchange": self.exchange,
             "queue_publish_kwargs": {"exchange": self.exchange, "routing_key": "heartbeat"},

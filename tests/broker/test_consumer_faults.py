@@ -38,6 +38,14 @@ def still_serves(master: FakeMaster, service: FakeService) -> None:
     assert service.ready_messages() == 0
 
 
+def test_A1_what_is_settled_at_the_end_is_acked(master: FakeMaster, service: FakeService) -> None:
+    """Also while the heartbeats' broker cannot be reached, which would give it time."""
+    service.heartbeat_url = "amqp://guest:guest@127.0.0.1:9/"
+    master.send(service.serve())
+    master.next(EndpointOnline, online=True)
+    still_serves(master, service)
+
+
 def settle_all(master: FakeMaster, service: FakeService) -> None:
     """Settle each delivery, also those made again, until the broker keeps none."""
     settled: set[str] = set()
