@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import os
+import pwd
 
 import psutil
 
+from benchmarks import floors
 from benchmarks.figures import Samples
 from benchmarks.sides import Side
+from tests.conftest import User
 
 MIB = 2**20
 MANY = 20
 SETTLE = 3.0
-QUIET = 15.0
+MINUTE = 60.0
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -24,49 +27,70 @@ def uep(side: Side) -> Samples:
     """An idle user endpoint after a task: its own process, and with its workers."""
     [uep_id] = side.start_ueps(1)
     side.service.results_of(side.service.send_tasks(uep_id, 1))
-    time.sleep(SETTLE)
+    side.service.wait(SETTLE)
     found: Samples = {}
     for process in side.ueps():
-        own = process.memory_full_info()
-        every = [p.memory_full_info() for p in family(process)]
-        for name, value in (
-            ("RSS", own.rss),
-            ("USS", own.uss),
-            ("RSS with workers", sum(m.rss for m in every)),
-            ("USS with workers", sum(m.uss for m in every)),
-            ("PSS with workers", sum(m.pss for m in every)),
-        ):
-            found.setdefault(name, []).append(value / MIB)
+        _add(found, [process], family(process))
+    return found
+
+
+def _add(found: Samples, own: list[psutil.Process], every: list[psutil.Process]) -> None:
+    for name, processes in (("", own), (" with workers", every)):
+        infos = [p.memory_full_info() for p in processes]
+        for key in ("rss", "uss", "pss"):
+            value = sum(getattr(info, key) for info in infos) / MIB
+            found.setdefault(f"{key.upper()}{name}", []).append(value)
+
+
+def uep_floor(side: Side) -> Samples:
+    """A bare interpreter with pika imported; beside it a bare one, for a worker."""
+    found: Samples = {}
+    with (
+        floors.interpreters(side.users[:1], "import pika") as own,
+        floors.interpreters(side.users[:1]) as worker,
+    ):
+        _add(found, own, own + worker)
     return found
 
 
 def manager(side: Side) -> Samples:
     """The manager's process with twenty user endpoints, and with its own helpers."""
     side.service.first_reports(side.start_ueps(MANY))
-    time.sleep(SETTLE)
-    uids = {user.uid for user in side.users}
-    master = psutil.Process(side.process.pid)
-    every = [p for p in family(master) if p.pid == master.pid or p.uids().real not in uids]
+    side.service.wait(SETTLE)
+    own, *helpers = side.manager()
     return {
-        "RSS": [master.memory_info().rss / MIB],
-        "PSS with helpers": [sum(p.memory_full_info().pss for p in every) / MIB],
+        "RSS": [own.memory_info().rss / MIB],
+        "PSS with helpers": [sum(p.memory_full_info().pss for p in (own, *helpers)) / MIB],
     }
 
 
+def manager_floor(_side: Side) -> Samples:
+    """A bare interpreter with pika imported."""
+    me = User(pwd.getpwuid(os.getuid()).pw_name)
+    with floors.interpreters([me], "import pika") as [bare]:
+        info = bare.memory_full_info()
+        return {"RSS": [info.rss / MIB], "PSS with helpers": [info.pss / MIB]}
+
+
 def idle(side: Side) -> Samples:
-    """Processor time and wakeups of an idle manager and user endpoint, for a minute."""
+    """Processor time and wakeups of what is idle; watched for a minute, so it takes longer."""
     [uep_id] = side.start_ueps(1)
-    side.service.first_reports([uep_id])
-    time.sleep(SETTLE)
+    side.service.results_of(side.service.send_tasks(uep_id, 1))
+    side.service.wait(SETTLE)
     found: Samples = {}
     [endpoint] = side.ueps()
-    watched = {"manager": [psutil.Process(side.process.pid)], "UEP": family(endpoint)}
+    own, *helpers = side.manager()
+    watched = {
+        "manager": [own],
+        "manager and helpers": [own, *helpers],
+        "UEP and workers": family(endpoint),
+    }
     before = {name: _spent(processes) for name, processes in watched.items()}
-    time.sleep(QUIET)
+    side.service.wait(MINUTE)
     for name, processes in watched.items():
         cpu, woken = (b - a for a, b in zip(before[name], _spent(processes)))
-        found[f"{name}: CPU"] = [cpu * 60 / QUIET]
-        found[f"{name}: wakeups"] = [woken * 60 / QUIET]
+        found[f"{name}: CPU"] = [cpu]
+        found[f"{name}: wakeups"] = [woken]
     return found
 
 
@@ -74,10 +98,15 @@ def _spent(processes: list[psutil.Process]) -> tuple[float, float]:
     """Seconds of processor, and voluntary context switches of all threads."""
     cpu, switches = 0.0, 0
     for process in processes:
-        times = process.cpu_times()
-        cpu += times.user + times.system
-        switches += sum(_switches(process.pid, t.id) for t in process.threads())
+        for thread in process.threads():
+            cpu += _run_time(process.pid, thread.id)
+            switches += _switches(process.pid, thread.id)
     return cpu, float(switches)
+
+
+def _run_time(pid: int, tid: int) -> float:
+    with open(f"/proc/{pid}/task/{tid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
 
 
 def _switches(pid: int, tid: int) -> int:

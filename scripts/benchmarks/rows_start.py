@@ -1,15 +1,16 @@
-"""Rows about starts and stops of user endpoints."""
+"""Rows about starts of user endpoints, one or some at a time."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from benchmarks import floors
 from benchmarks.figures import Samples
-from benchmarks.floors import run_as
 from benchmarks.sides import Side
 
 MANY = 20
+ENGINES = ("ThreadPoolEngine", "ProcessPoolEngine")
 
 
 def start(side: Side) -> Samples:
@@ -34,7 +35,7 @@ def _cpu(side: Side) -> float:
 
 
 def start_floor(side: Side) -> Samples:
-    return {"first report": [run_as(side.users[0]) for _ in range(5)]}
+    return {"first report": [floors.run_as(side.users[0]) for _ in range(5)]}
 
 
 def burst(side: Side) -> Samples:
@@ -45,36 +46,36 @@ def burst(side: Side) -> Samples:
 
 
 def burst_floor(side: Side) -> Samples:
-    began = time.monotonic()
-    for user in side.users[:MANY]:
-        run_as(user)
-    return {"last first report": [time.monotonic() - began]}
+    return {"last first report": [max(floors.run_all_as(side.users[:MANY])) for _ in range(3)]}
 
 
 def first_result(side: Side) -> Samples:
     """From the start request's publishing to the result of a task that waited for it."""
     found: Samples = {}
-    for engine in ("ThreadPoolEngine", "ProcessPoolEngine"):
-        seconds = found.setdefault(engine, [])
+    for engine in ENGINES:
         for _ in range(3):
-            began = time.monotonic()
-            [uep_id] = side.start_ueps(1, engine)
-            [at] = side.service.results_of(side.service.send_tasks(uep_id, 1))
-            seconds.append(at - began)
-            side.end_ueps()
+            found.setdefault(engine, []).append(_first_result(side, engine))
     return found
 
 
-def parsl(side: Side) -> Samples:
-    """The same with GlobusComputeEngine, which works through Parsl."""
+def _first_result(side: Side, engine: str) -> float:
     began = time.monotonic()
-    [uep_id] = side.start_ueps(1, "GlobusComputeEngine")
+    [uep_id] = side.start_ueps(1, engine)
     [at] = side.service.results_of(side.service.send_tasks(uep_id, 1))
     side.end_ueps()
-    return {"GlobusComputeEngine": [at - began]}
+    return at - began
 
 
-def stop(side: Side) -> Samples:
-    """From SIGTERM to the manager until nothing of it is left, with twenty user endpoints."""
-    side.service.first_reports(side.start_ueps(MANY))
-    return {"nothing left": [side.stop()]}
+def first_result_floor(side: Side) -> Samples:
+    """A user endpoint and below it a worker, both bare."""
+    return {engine: [floors.nested(side.users[0], 2) for _ in range(5)] for engine in ENGINES}
+
+
+def parsl(side: Side) -> Samples:
+    """From the start request's publishing to a result by GlobusComputeEngine, through Parsl."""
+    return {"GlobusComputeEngine": [_first_result(side, "GlobusComputeEngine")]}
+
+
+def parsl_floor(side: Side) -> Samples:
+    """A user endpoint, a pool of the block, and a worker, one below the other, all bare."""
+    return {"GlobusComputeEngine": [floors.nested(side.users[0], 3) for _ in range(5)]}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import psutil
 
+from benchmarks import floors
 from benchmarks.figures import Samples
-from benchmarks.floors import pika_round_trips
-from benchmarks.rows_memory import family
+from benchmarks.rows_memory import MIB, family
+from benchmarks.service import Service
 from benchmarks.sides import Side
 
 MANY = 3000
 QUEUED = 10_000
+QUEUED_LONG = 100_000
 TRIPS = 30
+SAMPLE_EVERY_S = 1.0
+PATIENCE = 600.0
 
 
 def round_trip(side: Side) -> Samples:
@@ -29,7 +34,7 @@ def round_trip(side: Side) -> Samples:
 
 
 def round_trip_floor(side: Side) -> Samples:
-    return {"round trip": [s * 1000 for s in pika_round_trips(side.service.rabbit, TRIPS)]}
+    return {"round trip": [s * 1000 for s in floors.pika_round_trips(side.service.rabbit, TRIPS)]}
 
 
 def _running(side: Side) -> str:
@@ -45,11 +50,21 @@ def rate(side: Side) -> Samples:
     rates, cpu = [], []
     for _ in range(3):
         before = _cpu(side)
-        began = time.monotonic()
-        ends = side.service.results_of(side.service.send_tasks(uep_id, MANY))
-        rates.append(MANY / (max(ends) - began))
+        rates.append(_rate(side.service, uep_id))
         cpu.append((_cpu(side) - before) / MANY * 1000)
     return {"tasks": rates, "CPU a task": cpu}
+
+
+def _rate(service: Service, uep_id: str) -> float:
+    began = time.monotonic()
+    ends = service.results_of(service.send_tasks(uep_id, MANY))
+    return MANY / (max(ends) - began)
+
+
+def rate_floor(side: Side) -> Samples:
+    """Bare pika that answers, as fast as this bench asks."""
+    with floors.echo(side.service) as (uep_id, _process):
+        return {"tasks": [_rate(side.service, uep_id) for _ in range(3)]}
 
 
 def _cpu(side: Side) -> float:
@@ -58,19 +73,64 @@ def _cpu(side: Side) -> float:
 
 
 def queued(side: Side) -> Samples:
-    """Ten thousand tasks that waited in the queue: their rate, and what memory grew by."""
-    service = side.service
+    """10,000 tasks that waited in the queue: their rate, and memory as it grows."""
+    return _queued(side, QUEUED)
+
+
+def queued_100k(side: Side) -> Samples:
+    """100,000 tasks that waited in the queue: their rate, memory as it grows; takes minutes."""
+    return _queued(side, QUEUED_LONG)
+
+
+def _queued(side: Side, count: int) -> Samples:
     uep_id = _running(side)
     [uep] = side.ueps()
+    memory = Memory(uep)
+    before = memory.now()
+    rate = _drain(side.service, uep_id, uep, count, memory.sample)
+    memory.samples.append(memory.now())
+    return {
+        "tasks": [rate],
+        "memory": memory.samples,
+        "memory grew": [max(memory.samples) - before],
+    }
+
+
+def _drain(
+    service: Service,
+    uep_id: str,
+    uep: psutil.Process,
+    count: int,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> float:
+    """Tasks a second that ``uep`` does of those that came while it was stopped."""
     uep.suspend()
-    ids = service.send_tasks(uep_id, QUEUED)
-    before = _rss(uep)
-    began = time.monotonic()
-    uep.resume()
-    ends = service.results_of(ids)
-    rate = QUEUED / (max(ends) - began)
-    return {"tasks": [rate], "memory grew": [(_rss(uep) - before) / 2**20]}
+    try:
+        ids = service.send_tasks(uep_id, count)
+    finally:
+        began = time.monotonic()
+        uep.resume()
+    return count / (max(service.results_of(ids, PATIENCE, meanwhile)) - began)
 
 
-def _rss(uep: psutil.Process) -> int:
-    return sum(p.memory_info().rss for p in family(uep))
+class Memory:
+    """Resident MiB of a user endpoint and its workers, sampled when it is time to."""
+
+    def __init__(self, uep: psutil.Process) -> None:
+        self.samples: list[float] = []
+        self._uep = uep
+        self._next = 0.0
+
+    def now(self) -> float:
+        return float(sum(p.memory_info().rss for p in family(self._uep))) / MIB
+
+    def sample(self) -> None:
+        if time.monotonic() >= self._next:
+            self.samples.append(self.now())
+            self._next = time.monotonic() + SAMPLE_EVERY_S
+
+
+def queued_floor(side: Side) -> Samples:
+    """Bare pika that answers ten thousand which waited; bare interpreters do not grow."""
+    with floors.echo(side.service) as (uep_id, process):
+        return {"tasks": [_drain(side.service, uep_id, process, QUEUED)]}

@@ -154,6 +154,9 @@ class Rabbit:
                     ) from None
                 time.sleep(0.1)
 
+    def running(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
     def stop(self) -> None:
         """An orderly end of the node; the data stay."""
         self._end(signal.SIGTERM)

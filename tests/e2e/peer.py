@@ -25,7 +25,13 @@ class Manager:
     for a local service; ``client`` holds client_id and client_secret."""
 
     def __init__(
-        self, directory: Path, peer: Path, auth_url: str, client: dict[str, str], mapping: Path
+        self,
+        directory: Path,
+        peer: Path,
+        auth_url: str,
+        client: dict[str, str],
+        mapping: Path,
+        template: str = TEMPLATE,
     ) -> None:
         self.dir = directory
         self.folder = self.dir / "manager"
@@ -45,7 +51,7 @@ class Manager:
             "display_name: the peer\nemail: root@example.org\npublic: true\n"
             f"local_compute_services: true\nidentity_mapping_config_path: {copied}\n"
         )
-        (self.folder / "user_config_template.yaml.j2").write_text(TEMPLATE)
+        (self.folder / "user_config_template.yaml.j2").write_text(template)
         (self.folder / "user_environment.yaml").write_text(f"PATH: {peer}/bin:/usr/bin:/bin\n")
         with (self.dir / "console").open("wb") as console:
             self.process = subprocess.Popen(
