@@ -9,7 +9,7 @@ import psutil
 
 from benchmarks import floors
 from benchmarks.figures import Samples
-from benchmarks.rows_memory import MIB, family
+from benchmarks.rows_memory import MIB
 from benchmarks.sides import Side
 from mepd.ctl import client
 
@@ -53,9 +53,9 @@ def many(side: Side) -> Samples:
     found = {"starts in a stream": [MANY / seconds]}
     if side.name == "mepd":
         found |= _latency(side)
-    ueps = side.ueps()
-    assert len(ueps) == MANY, f"{len(ueps)} user endpoints of {MANY} are alive"
-    found["PSS with workers"] = [_pss(family(uep)) / MIB for uep in ueps]
+    families = side.families()
+    assert len(families) == MANY, f"{len(families)} user endpoints of {MANY} are alive"
+    found["PSS with workers"] = [_pss(family) / MIB for family in families]
     everything = sum(found["PSS with workers"]) + _pss(side.manager()) / MIB
     return found | {"PSS of all and the manager": [everything]}
 

@@ -18,19 +18,14 @@ SETTLE = 3.0
 MINUTE = 60.0
 
 
-def family(process: psutil.Process) -> list[psutil.Process]:
-    """A process and all below it."""
-    return [process, *process.children(recursive=True)]
-
-
 def uep(side: Side) -> Samples:
     """An idle user endpoint after a task: its own process, and with its workers."""
     [uep_id] = side.start_ueps(1)
     side.service.results_of(side.service.send_tasks(uep_id, 1))
     side.service.wait(SETTLE)
     found: Samples = {}
-    for process in side.ueps():
-        _add(found, [process], family(process))
+    [family] = side.families()
+    _add(found, family[:1], family)
     return found
 
 
@@ -78,12 +73,12 @@ def idle(side: Side) -> Samples:
     side.service.results_of(side.service.send_tasks(uep_id, 1))
     side.service.wait(SETTLE)
     found: Samples = {}
-    [endpoint] = side.ueps()
+    [family] = side.families()
     own, *helpers = side.manager()
     watched = {
         "manager": [own],
         "manager and helpers": [own, *helpers],
-        "UEP and workers": family(endpoint),
+        "UEP and workers": family,
     }
     before = {name: _spent(processes) for name, processes in watched.items()}
     side.service.wait(MINUTE)

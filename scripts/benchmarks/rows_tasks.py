@@ -9,7 +9,7 @@ import psutil
 
 from benchmarks import floors
 from benchmarks.figures import Samples
-from benchmarks.rows_memory import MIB, family
+from benchmarks.rows_memory import MIB
 from benchmarks.service import Service
 from benchmarks.sides import Side
 
@@ -68,7 +68,7 @@ def rate_floor(side: Side) -> Samples:
 
 
 def _cpu(side: Side) -> float:
-    spent = [p.cpu_times() for uep in side.ueps() for p in family(uep)]
+    spent = [process.cpu_times() for family in side.families() for process in family]
     return sum(t.user + t.system for t in spent)
 
 
@@ -84,10 +84,10 @@ def queued_100k(side: Side) -> Samples:
 
 def _queued(side: Side, count: int) -> Samples:
     uep_id = _running(side)
-    [uep] = side.ueps()
-    memory = Memory(uep)
+    [family] = side.families()
+    memory = Memory(family)
     before = memory.now()
-    rate = _drain(side.service, uep_id, uep, count, memory.sample)
+    rate = _drain(side.service, uep_id, family[0], count, memory.sample)
     memory.samples.append(memory.now())
     return {
         "tasks": [rate],
@@ -116,13 +116,13 @@ def _drain(
 class Memory:
     """Resident MiB of a user endpoint and its workers, sampled when it is time to."""
 
-    def __init__(self, uep: psutil.Process) -> None:
+    def __init__(self, family: list[psutil.Process]) -> None:
         self.samples: list[float] = []
-        self._uep = uep
+        self._family = family
         self._next = 0.0
 
     def now(self) -> float:
-        return float(sum(p.memory_info().rss for p in family(self._uep))) / MIB
+        return float(sum(p.memory_info().rss for p in self._family)) / MIB
 
     def sample(self) -> None:
         if time.monotonic() >= self._next:

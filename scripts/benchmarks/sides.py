@@ -98,13 +98,20 @@ class Managed:
         uids = {user.uid for user in self.users}
         return [own, *(p for p in own.children(recursive=True) if _uid(p) not in {*uids, None})]
 
-    def ueps(self) -> list[psutil.Process]:
-        """The user endpoints: children of the manager that are an account's."""
+    def families(self) -> list[list[psutil.Process]]:
+        """Each user endpoint, a process of an account's below the manager, and all below it."""
         uids = {user.uid for user in self.users}
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        ours = [p for p in below if _uid(p) in uids]
-        pids = {p.pid for p in ours}
-        return [p for p in ours if p.ppid() not in pids]
+        found: dict[int, list[psutil.Process]] = {}
+        heads: dict[int, int] = {}
+        for process in psutil.Process(self.process.pid).children(recursive=True):  # parents first
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.uids().real in uids:
+                    head = heads[process.pid] = heads.get(process.ppid(), process.pid)
+                    found.setdefault(head, []).append(process)
+        return list(found.values())
+
+    def ueps(self) -> list[psutil.Process]:
+        return [family[0] for family in self.families()]
 
     def end_ueps(self) -> None:
         """Have all user endpoints end, as their own soft limit would."""
