@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import socket
 import sys
 import time
@@ -141,6 +140,8 @@ class RecordChannel:
         """Queue interface for MultiProcessingHandler; drops the record when full."""
         record.msg, record.args = message_of(record), None
         record.exc_info = record.exc_text = record.stack_info = None
+        import pickle  # here: programs without such a channel start without it
+
         try:
             self.writer.send(pickle.dumps(record.__dict__))
         except (BlockingIOError, ConnectionError):
@@ -148,6 +149,8 @@ class RecordChannel:
 
     def drain(self) -> None:
         """Handle the records that have arrived; called by the master's loop."""
+        import pickle
+
         root = logging.getLogger()
         while True:
             try:

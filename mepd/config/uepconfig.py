@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mepd.config import parslengine, safeyaml
 from mepd.config.block import Block, unknown
-from mepd.config.parslspec import ParslSpec
 from mepd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mepd.config.parslspec import ParslSpec
 
 # Keys that globus-compute-endpoint knows and that mean nothing to a UEP of mepd's.
 IGNORED = frozenset(
@@ -129,6 +130,8 @@ def _workers_per_node(spec: ParslSpec) -> int:
 
 
 def _parsl_engine(value: dict[str, Any]) -> EngineConfig:
+    from mepd.config import parslengine  # of no use to the others
+
     spec = parslengine.check(value)
     block = Block(value, "engine.")
     provider = spec.provider.arguments if spec.provider else {}
@@ -176,6 +179,8 @@ def idle_limits(soft: int, hard: int) -> tuple[int, int]:
 
 def parse(text: str) -> UepConfig:
     """The configuration that ``text`` spells. Raises ConfigError naming line or key."""
+    from mepd.config import safeyaml  # not loaded where the values have been parsed
+
     return check(safeyaml.load_mapping(text, "configuration"))
 
 

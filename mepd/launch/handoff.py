@@ -63,8 +63,18 @@ def _debug_lines(text: str) -> str:
     )
 
 
-def _document(plan: LaunchPlan, resolved: Resolved, text: str, fds: Descriptors) -> bytes:
-    """The stdin document (globus-compute-endpoint 4.19, cli.py), with mepd's notify_fd."""
+def _survives_json(values: dict[str, Any]) -> bool:
+    """Not so a date, a key that is no string, or NaN, which is not even itself."""
+    try:
+        return bool(json.loads(json.dumps(values)) == values)
+    except (TypeError, ValueError):
+        return False
+
+
+def _document(
+    plan: LaunchPlan, resolved: Resolved, text: str, config: dict[str, Any], fds: Descriptors
+) -> bytes:
+    """The stdin document (globus-compute-endpoint 4.19, cli.py), with mepd's own fields."""
     info: dict[str, Any] = {"posix_ppid": os.getppid()}
     if resolved.matched:
         info["globus_candidate_identities"] = resolved.candidates
@@ -77,6 +87,8 @@ def _document(plan: LaunchPlan, resolved: Resolved, text: str, fds: Descriptors)
         "mem_fd": CREDENTIALS_FD,
         "enckey": fds.file.key,
     }
+    if plan.snapshot.runs_own_uep and _survives_json(config):
+        document["config_values"] = config  # the UEP need not load a parser
     if fds.audit is not None:
         document["audit_fd"] = AUDIT_FD
         if not plan.snapshot.runs_own_uep:
@@ -102,7 +114,7 @@ def hand_over(
     env["CWD"] = _enter_home(resolved.account)
     folder = _make_folder(resolved.account, name)
     with stage(Stage.STDIN, "stdin document"):
-        descriptors.fill_and_seal(fds.document, _document(plan, resolved, text, fds))
+        descriptors.fill_and_seal(fds.document, _document(plan, resolved, text, config, fds))
         if not plan.snapshot.runs_own_uep:
             # globus-compute-endpoint looks there alone; for mepd-uep it would be time lost
             refresh.write(fds.file, plan.request.amqp_creds)

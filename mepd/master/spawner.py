@@ -21,6 +21,19 @@ from mepd.config.settings import MepdSection
 from mepd.posix import accounts, descriptors, process, rlimits
 from mepd.posix.accounts import Account
 
+log = logging.getLogger(__name__)
+
+
+def preload_launch() -> None:
+    """Load what a launch child needs, so that no start has to. Raises nothing.
+
+    What cannot be loaded is each child's own failure.
+    """
+    try:
+        importlib.import_module("mepd.launch.preload")
+    except Exception:
+        log.exception("what starts need cannot be loaded")
+
 
 @dataclass(frozen=True)
 class Launched:

@@ -13,7 +13,7 @@ from typing import Any
 from mepd import log as mepdlog
 from mepd.config.accountpolicy import account_policy
 from mepd.config.settings import EndpointSnapshot, Settings
-from mepd.master import control, credentials, views
+from mepd.master import control, credentials, spawner, views
 from mepd.master.console import Console
 from mepd.master.consumer import ConsumerLink
 from mepd.master.endpoints import Endpoint, remember_id
@@ -160,6 +160,7 @@ class Supervisor:
         self._look_at_idle()
         self._service.begin()
         self._observers.begin()
+        spawner.preload_launch()
         gc.collect()
         gc.freeze()  # so that a child's collector does not copy the master's pages
         try:

@@ -1,7 +1,8 @@
 """The document on stdin: credentials and configuration from the manager that started us.
 
 The form is that of globus-compute-endpoint: ``{"amqp_creds", "config", "ep_info",
-"mem_fd"?, "enckey"?, "allowed_functions"?, "audit_fd"?}``; mepd adds ``notify_fd``.
+"mem_fd"?, "enckey"?, "allowed_functions"?, "audit_fd"?}``; mepd adds ``notify_fd`` and
+``config_values``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
 
 @dataclass(frozen=True)
 class Document:
-    """``config`` is the rendered YAML; ``notify_fd`` is None without mepd as the parent,
+    """``config`` is the rendered YAML, and ``config_values`` what it says, where whoever
+    wrote the document has parsed it. ``notify_fd`` is None without mepd as the parent,
     ``audit_fd`` where tasks leave no audit records. ``mem_fd`` and ``enckey`` are for
     refreshed credentials (mepd.uep.credentials), both or neither."""
 
@@ -30,6 +32,7 @@ class Document:
     audit_fd: int | None = None
     mem_fd: int | None = None
     enckey: str = field(default="", repr=False)
+    config_values: dict[str, Any] | None = None
 
 
 def _queue(creds: dict[str, Any], name: str) -> None:
@@ -91,6 +94,9 @@ def parse(data: bytes) -> Document:
         raise WireError("config is missing or no string")
     if type(info) is not dict:
         raise WireError("ep_info is no object")
+    values = obj.get("config_values")
+    if values is not None and type(values) is not dict:
+        raise WireError("config_values is no object")
     return Document(
         endpoint_id=creds["endpoint_id"],
         amqp_creds=creds,
@@ -101,4 +107,5 @@ def parse(data: bytes) -> Document:
         audit_fd=_descriptor(obj, "audit_fd"),
         mem_fd=_descriptor(obj, "mem_fd"),
         enckey=_key(obj),
+        config_values=values,
     )

@@ -22,6 +22,8 @@ FOLDER = "waiting_tasks"
 
 @dataclass
 class _Held:
+    """A task, and whether it may run; its body may wait on disk."""
+
     task: EngineTask
     size: int
     cleared: bool

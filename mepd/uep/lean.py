@@ -2,29 +2,40 @@
 
 pika/__init__ loads every adapter and ssl; asyncio alone would cost a third of this
 program's start and three megabytes, ssl another four. The blocking and asyncio adapters
-are left out, and ssl is loaded when it is first touched, by an amqps URL.
+are left out. Other modules are loaded when they are first touched: ssl by an amqps URL,
+inspect and what it needs by a dataclass without a docstring, and so on.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 from typing import Any
 
+LATE = (
+    "ast", "calendar", "decimal", "inspect", "ipaddress", "random", "ssl", "subprocess",
+    "textwrap", "tokenize", "uuid",
+)  # fmt: skip
 
-class _LateSsl(types.ModuleType):
-    """Stands for ssl until TLS is wanted, then holds all that ssl holds.
 
-    A plain connection asks only whether its absent context is an SSLContext.
-    """
-
-    SSLContext: Any = type("SSLContext", (), {})
+class _Late(types.ModuleType):
+    """Stands for a module until something of it is wanted, then holds all that it holds."""
 
     def __getattr__(self, attribute: str) -> Any:
-        sys.modules.pop("ssl", None)
-        self.__dict__.update(vars(importlib.import_module("ssl")))
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        name = self.__name__
+        if sys.modules.get(name) is self:
+            del sys.modules[name]
+        __import__(name)
+        self.__dict__.update(vars(sys.modules[name]))
         return self.__dict__[attribute]
+
+
+class _LateSsl(_Late):
+    """A plain connection asks only whether its absent context is an SSLContext."""
+
+    SSLContext: Any = type("SSLContext", (), {})
 
 
 def _absent(name: str, attribute: str) -> None:
@@ -35,8 +46,9 @@ def _absent(name: str, attribute: str) -> None:
 
 
 def import_little() -> None:
-    """Called by the program before pika is imported; of no effect after that."""
+    """Called before anything else is imported; of no effect on what is there already."""
+    for name in LATE:
+        sys.modules.setdefault(name, (_LateSsl if name == "ssl" else _Late)(name))
     if "pika" not in sys.modules:
-        sys.modules.setdefault("ssl", _LateSsl("ssl"))
         _absent("pika.adapters.asyncio_connection", "AsyncioConnection")
         _absent("pika.adapters.blocking_connection", "BlockingConnection")

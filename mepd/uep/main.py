@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import gc
 import logging
 import os
 import sys
@@ -15,7 +15,6 @@ from mepd.log import LineFormatter, configure
 from mepd.config import uepconfig
 from mepd.uep import document as uep_document
 from mepd.uep import files
-from mepd.uep.lean import import_little
 
 log = logging.getLogger("mepd.uep")
 
@@ -23,7 +22,17 @@ DOCUMENT_MAX = 16 * 1024 * 1024
 LOCK = "mepd-uep.lock"
 
 
-def parse_args(argv: list[str]) -> argparse.Namespace:
+def parse_args(argv: list[str]) -> tuple[str, bool]:
+    """Name, and whether to die with the parent. Raises SystemExit, having said why."""
+    if len(argv) == 3 and argv[0] == "start" and argv[2] == "--die-with-parent":
+        if not argv[1].startswith("-"):
+            return argv[1], True  # as mepd has it: without the parser's time to load
+    return _parse_others(argv)
+
+
+def _parse_others(argv: list[str]) -> tuple[str, bool]:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="mepd-uep", description="Run tasks of one user; started by mepd.", allow_abbrev=False
     )
@@ -34,7 +43,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     start.add_argument(
         "--die-with-parent", action="store_true", help="end when the parent process ends"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    return args.name, args.die_with_parent
 
 
 def user_folder(name: str) -> Path:
@@ -107,10 +117,17 @@ def _refuse(document: uep_document.Document, text: str, code: int) -> int:
     return code
 
 
+def configuration(document: uep_document.Document) -> uepconfig.UepConfig:
+    """Raises ConfigError naming line or key."""
+    if document.config_values is not None:
+        return uepconfig.check(document.config_values)
+    return uepconfig.parse(document.config)
+
+
 def serve(name: str, document: uep_document.Document) -> int:
     """Run the endpoint to its end; the exit code."""
     try:
-        config = uepconfig.parse(document.config)
+        config = configuration(document)
         folder = _take_folder(name)
     except ConfigError as e:
         return _refuse(document, f"configuration: {e}", os.EX_CONFIG)
@@ -126,6 +143,8 @@ def serve(name: str, document: uep_document.Document) -> int:
 
     try:
         endpoint = Endpoint(name, user_name(), folder, document, config, title_setter())
+        gc.freeze()
+        gc.enable()
         return endpoint.run()
     except OSError as e:
         return _refuse(document, f"the operating system refuses: {e}", os.EX_OSERR)
@@ -133,8 +152,7 @@ def serve(name: str, document: uep_document.Document) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     parent = os.getppid()
-    import_little()
-    args = parse_args(sys.argv[1:] if argv is None else argv)
+    name, die_with_parent = parse_args(sys.argv[1:] if argv is None else argv)
     if os.isatty(0):
         print(
             "mepd-uep: stdin is a terminal; a user endpoint is started by mepd(8), which"
@@ -144,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         return os.EX_USAGE
     _start_logging()
     try:
-        if args.die_with_parent:
+        if die_with_parent:
             _die_with_parent(parent)
         document = _read_document()
     except ProcessLookupError:
@@ -153,8 +171,4 @@ def main(argv: list[str] | None = None) -> int:
     except (WireError, OSError) as e:
         log.critical("cannot start: stdin: %s", e)
         return os.EX_DATAERR
-    return serve(args.name, document)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return serve(name, document)

@@ -433,7 +433,7 @@ def test_descriptors_of_the_workers(service: Service, start: Start) -> None:
 
 
 def run_main(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-P", "-m", "mepd.uep.main", *args]
+    argv = [sys.executable, "-P", "-m", "mepd.uep.entry", *args]
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, **kwargs)
 
 
@@ -459,12 +459,13 @@ def test_heavy_modules_stay_out_of_the_uep() -> None:
         " requests ssl._ssl _ssl multiprocessing cryptography"
     ).split()
     code = (
-        "import sys, mepd.uep.main; mepd.uep.main.import_little();"
+        "import sys; from mepd.uep.lean import import_little; import_little();"
         "import mepd.uep.endpoint, mepd.uep.engines.pool, mepd.posix.parent;"
-        f"print([m for m in {heavy!r} if m in sys.modules])"
+        f"print([m for m in {heavy!r} if m in sys.modules], 'yaml' in sys.modules,"
+        " hasattr(sys.modules['inspect'], '__file__'))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.stdout == "[]\n", found
+    assert found.stdout == "[] False False\n", found
 
 
 def test_ssl_is_there_when_a_url_wants_it() -> None:
@@ -483,7 +484,7 @@ def test_ssl_is_there_when_a_url_wants_it() -> None:
 def test_R1_dies_with_its_parent(service: Service, tmp_path: Path) -> None:
     """Without a notify socket too: a parent killed by SIGKILL leaves nothing behind."""
     document = {"amqp_creds": service.creds(), "config": json.dumps(THREADS), "ep_info": {}}
-    program = [sys.executable, "-P", "-m", "mepd.uep.main", "start", service.name]
+    program = [sys.executable, "-P", "-m", "mepd.uep.entry", "start", service.name]
     parent = (
         "import subprocess, sys, os;"
         f"p = subprocess.Popen({[*program, '--die-with-parent']!r}, stdin=subprocess.PIPE);"

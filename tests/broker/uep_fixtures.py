@@ -217,7 +217,7 @@ class Uep:
                     sys.executable,
                     "-P",
                     "-m",
-                    "mepd.uep.main",
+                    "mepd.uep.entry",
                     "start",
                     service.name,
                     "--die-with-parent",

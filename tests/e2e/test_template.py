@@ -174,7 +174,7 @@ def test_a_virtual_environment_by_the_users_python(templated: Site) -> None:
         "#!/bin/sh\n"
         f'case "$GC_USER_PYTHON_VERSION" in 3.*) python={chosen}/bin/python ;;\n'
         f"*) python={templated.prefix}/bin/python ;; esac\n"
-        'exec "$python" -m mepd.uep.main "$@"\n'
+        'exec "$python" -m mepd.uep.entry "$@"\n'
     )
     wrapper.chmod(0o755)
     environment = templated.demo.dir / "demo/user_environment.yaml"

@@ -25,6 +25,8 @@ _HEAD = struct.Struct(">cII")
 
 @dataclass(frozen=True)
 class Frame:
+    """``kind`` is one of KINDS."""
+
     kind: bytes
     header: dict[str, Any]
     body: bytes = b""

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 START_ATTEMPTS = 3
 """Workers that die before they are ready, in a row, until waiting tasks are failed."""
 BACKOFF_MAX = 30.0
+WARM_UP = 1.0
+"""Seconds until the first worker is started without a task: others may be starting."""
 
 
 def restart_delay(failed: int) -> float:
@@ -67,7 +69,7 @@ class PoolEngine:
         return sum(len(w.tasks) for w in self._workers)
 
     def start(self) -> None:
-        self._dispatch()
+        self._loop.call_later(WARM_UP, self._dispatch)
 
     def refusal(self, resources: dict[str, Any]) -> str | None:
         if not resources:
