@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mepd.uep.amqp import IOLoop
 
-GATHER = 0.002
+GATHER = 0.005
 """Seconds between two syncs."""
 
 

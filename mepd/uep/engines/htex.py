@@ -138,7 +138,7 @@ class HtexEngine:
         if batch:
             self._events.begun(t.task_id for t in batch)
             for task in batch:
-                host.hand(task, self._complete(task))
+                host.hand(task, resources=self._complete(task))
         if len(self._waiting) != self._told_waiting:
             self._told_waiting = len(self._waiting)
             host.send(frames.Frame(frames.WAITING, {"count": self._told_waiting}))

@@ -58,6 +58,7 @@ class PoolEngine:
         self._failed_starts = 0
         self._retry_timer: object | None = None
         self._stopped = False
+        self._due = False
         self._details: dict[str, Any] = failures.base_details(context.endpoint_id)
 
     @property
@@ -81,7 +82,7 @@ class PoolEngine:
 
     def submit(self, task: EngineTask) -> None:
         self._waiting.append(task)
-        self._dispatch()
+        self._dispatch_soon()
 
     def _setup(self) -> dict[str, Any]:
         return {
@@ -110,18 +111,24 @@ class PoolEngine:
             details = frame.header.get("details")
             if isinstance(details, dict):
                 self._details = details
-        self._dispatch()
+        self._dispatch_soon()
+
+    def _dispatch_soon(self) -> None:
+        """Once for all that came in this turn of the loop: one write of the journal, too."""
+        if not self._due:
+            self._due = True
+            self._loop.call_later(0, self._dispatch)
 
     def _dispatch(self) -> None:
         """Hand waiting tasks to workers with a free thread; start workers for the rest."""
+        self._due = False
         if self._stopped:
             return
         for worker in self._workers:
             batch = [self._waiting.popleft() for _ in range(min(worker.free, len(self._waiting)))]
             if batch:
                 self._events.begun(t.task_id for t in batch)
-                for task in batch:
-                    worker.hand(task)
+                worker.hand(*batch)
         if self._retry_timer is None and (self._waiting or not self._workers):
             self._grow()
 

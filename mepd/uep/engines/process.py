@@ -75,13 +75,16 @@ class WorkerProcess:
         """How many more tasks it can run now."""
         return max(0, self.slots - len(self.tasks)) if self.ready else 0
 
-    def hand(self, task: EngineTask, resources: dict[str, Any] | None = None) -> None:
-        """Send it a task, with ``resources`` that it is to run with."""
-        self.tasks[task.task_id] = task
-        header: dict[str, Any] = {"id": task.task_id, "serializers": list(task.serializers)}
-        if resources:
-            header["resources"] = resources
-        self.send(frames.Frame(frames.TASK, header, task.body))
+    def hand(self, *tasks: EngineTask, resources: dict[str, Any] | None = None) -> None:
+        """Send it tasks, with ``resources`` that they are to run with."""
+        packed = []
+        for task in tasks:
+            self.tasks[task.task_id] = task
+            header: dict[str, Any] = {"id": task.task_id, "serializers": list(task.serializers)}
+            if resources:
+                header["resources"] = resources
+            packed.append(frames.pack(frames.Frame(frames.TASK, header, task.body)))
+        self._write(b"".join(packed))
 
     def send(self, frame: frames.Frame) -> None:
         self._write(frames.pack(frame))
