@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Results:
         self._connection = pika.BlockingConnection(pika.URLParameters(found["connection_url"]))
         self._queue = found["queue_prefix"] + self.group
         self.finished: dict[str, float] = {}
+        self.failure: Exception | None = None
 
     def listen(self) -> None:
         """Once the first submission of the group has made its queue."""
@@ -58,10 +60,12 @@ class Results:
         self.finished[result.task_id] = time.monotonic()
 
     def until(self, count: int) -> float:
-        """When the last of so many results came."""
+        """When the last of so many results came. Raises ``failure`` where that is set."""
         end = time.monotonic() + PATIENCE
         while len(self.finished) < count:
             self._connection.process_data_events(0.2)
+            if self.failure is not None:
+                raise self.failure
             if time.monotonic() > end:
                 raise TimeoutError(f"{len(self.finished)} of {count} results came")
         return max(self.finished.values())
@@ -150,11 +154,14 @@ def start(users: list[User], worker: User, store: Postgres | None) -> GatewaySid
         def log() -> str:
             return mepd.log() + site.log()
 
+        stack.pop_all()
         side = GatewaySide("mepd", users, mepd.process, folder, log, site, store, person)
-        stack.pop_all()
-        stack.callback(side.close)
-        side.online()
-        stack.pop_all()
+        try:
+            side.online()
+        except BaseException:
+            print(side.log()[-3000:], file=sys.stderr)
+            side.close()
+            raise
         return side
 
 

@@ -13,7 +13,7 @@ import requests
 
 from benchmarks import floors
 from benchmarks.figures import Samples
-from benchmarks.gatewayside import GatewaySide, on_postgresql, on_sqlite
+from benchmarks.gatewayside import GatewaySide, Results, on_postgresql, on_sqlite
 
 __all__ = ["on_postgresql", "on_sqlite"]
 
@@ -28,7 +28,7 @@ def starts(side: GatewaySide) -> Samples:
     with side.results() as results:
         began = time.monotonic()
         bodies = [side.body(results.group, 1, number=n) for n in range(STARTS)]
-        with _submitting(side, bodies, STARTS) as answered:
+        with _submitting(side, results, bodies, STARTS) as answered:
             last = results.until(STARTS)
     return {
         "starts": [STARTS / (_last(answered) - began)],
@@ -62,7 +62,7 @@ def _tasks(side: GatewaySide) -> Samples:
         with side.results() as results:
             body = side.body(results.group, size)
             began = time.monotonic()
-            with _submitting(side, [body] * count, CLIENTS) as answered:
+            with _submitting(side, results, [body] * count, CLIENTS) as answered:
                 last = results.until(size * count)
         found[f"{size} a batch: submitted"] = [size * count / (_last(answered) - began)]
         found[f"{size} a batch: results"] = [size * count / (last - began)]
@@ -71,9 +71,12 @@ def _tasks(side: GatewaySide) -> Samples:
 
 @contextlib.contextmanager
 def _submitting(
-    side: GatewaySide, bodies: list[dict[str, Any]], clients: int
+    side: GatewaySide, results: Results, bodies: list[dict[str, Any]], clients: int
 ) -> Iterator[list[Future[float]]]:
-    """Begin to submit all, each client on a connection of its own; when each was answered."""
+    """Begin to submit all, each client on a connection of its own; when each was answered.
+
+    Who waits for ``results`` hears of a refusal.
+    """
     free: queue.SimpleQueue[requests.Session] = queue.SimpleQueue()
 
     def submit(body: dict[str, Any]) -> float:
@@ -81,6 +84,9 @@ def _submitting(
         try:
             side.submit(session, body)
             return time.monotonic()
+        except Exception as e:
+            results.failure = e
+            raise
         finally:
             free.put(session)
 

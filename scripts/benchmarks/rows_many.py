@@ -65,7 +65,7 @@ def _pss(processes: list[psutil.Process]) -> int:
 
 
 def _latency(side: Side) -> Samples:
-    """What the loop has before it when a request comes: mepctl version's own is the least."""
+    """How long the master takes to answer what costs it nothing: what its loop does before."""
     milliseconds = []
     for _ in range(PINGS):
         began = time.monotonic()
