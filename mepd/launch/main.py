@@ -26,7 +26,8 @@ from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import Stage
 from mepd.posix import descriptors, process, rlimits
-from mepd.wire.stages import Mapped, Refreshed, SessionOpened
+from mepd.wire.activity import Refreshed
+from mepd.wire.stages import Mapped, SessionOpened
 
 log = logging.getLogger(__name__)
 

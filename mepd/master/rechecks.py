@@ -14,7 +14,8 @@ from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
-from mepd.wire.stages import Mapped, Refreshed, Verdict
+from mepd.wire.activity import Refreshed
+from mepd.wire.stages import Mapped, Verdict
 
 log = logging.getLogger(__name__)
 

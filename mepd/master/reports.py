@@ -16,7 +16,7 @@ from mepd.master.table import Uep
 from mepd.model import Activity, UepState
 from mepd.wire import codec
 from mepd.wire.framing import NOTIFY_FRAME_MAX
-from mepd.wire.stages import FROM_UEP
+from mepd.wire.activity import FROM_UEP
 
 log = logging.getLogger(__name__)
 

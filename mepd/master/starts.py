@@ -34,15 +34,9 @@ from mepd.model import Stage, StartRequest, UepState
 from mepd.posix import process
 from mepd.posix.process import ProcessId
 from mepd.wire import codec, start_request
+from mepd.wire.activity import Refreshed
 from mepd.wire.framing import WORKER_FRAME_MAX
-from mepd.wire.stages import (
-    FROM_LAUNCH,
-    Failed,
-    Mapped,
-    Refreshed,
-    SessionOpened,
-    Verdict,
-)
+from mepd.wire.stages import FROM_LAUNCH, Failed, Mapped, SessionOpened, Verdict
 from mepd.wire.worker import StartRequested
 
 log = logging.getLogger(__name__)

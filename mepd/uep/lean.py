@@ -8,13 +8,14 @@ inspect and what it needs by a dataclass without a docstring, and so on.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from typing import Any
 
 LATE = (
-    "ast", "calendar", "decimal", "inspect", "ipaddress", "random", "ssl", "subprocess",
-    "textwrap", "tokenize", "uuid",
+    "ast", "calendar", "decimal", "inspect", "ipaddress", "platform", "random", "ssl",
+    "subprocess", "textwrap", "tokenize", "uuid",
 )  # fmt: skip
 
 
@@ -38,6 +39,21 @@ class _LateSsl(_Late):
     SSLContext: Any = type("SSLContext", (), {})
 
 
+class _LatePlatform(_Late):
+    """pika asks for Linux's version, and tells the broker Python's."""
+
+    @staticmethod
+    def release() -> str:
+        return os.uname().release
+
+    @staticmethod
+    def python_version() -> str:
+        return ".".join(map(str, sys.version_info[:3]))
+
+
+_LATE_TYPES = {"ssl": _LateSsl, "platform": _LatePlatform}
+
+
 def _absent(name: str, attribute: str) -> None:
     """Have an import of ``attribute`` from ``name`` succeed without loading it."""
     module = types.ModuleType(name)
@@ -48,7 +64,7 @@ def _absent(name: str, attribute: str) -> None:
 def import_little() -> None:
     """Called before anything else is imported; of no effect on what is there already."""
     for name in LATE:
-        sys.modules.setdefault(name, (_LateSsl if name == "ssl" else _Late)(name))
+        sys.modules.setdefault(name, _LATE_TYPES.get(name, _Late)(name))
     if "pika" not in sys.modules:
         _absent("pika.adapters.asyncio_connection", "AsyncioConnection")
         _absent("pika.adapters.blocking_connection", "BlockingConnection")

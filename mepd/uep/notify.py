@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from mepd.errors import WireError
 from mepd.uep.amqp import IOLoop
+from mepd.wire.activity import TO_UEP, ActivityReport
 from mepd.wire.codec import decode, encode
 from mepd.wire.framing import NOTIFY_FRAME_MAX, FrameReader, encode_frame
-from mepd.wire.stages import TO_UEP, ActivityReport
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from mepd.uep.document import Document
 from mepd.uep.engines.base import Engine
 from mepd.uep.notify import Notify
 from mepd.uep.title import activity, title
+from mepd.wire.activity import ActivityReport
 from mepd.wire.message import StatusReport, pack_status
-from mepd.wire.stages import ActivityReport
 
 REPORT_EVERY = 1.0
 """Seconds between reports of movement, at least."""

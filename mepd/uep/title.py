@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from mepd.model import UEP_NAME
+_UUID = 36
+"""Characters of a UUID."""
 
 
 def short_name(name: str) -> str:
     """``uep.4ade....e909...`` as ``4ade../e909..``; any other name as it is."""
-    match = UEP_NAME.fullmatch(name)
-    if match is None:
+    parts = name.split(".")
+    if parts[0] != "uep" or [len(part) for part in parts[1:]] != [_UUID, _UUID]:
         return name
-    return f"{match[1][:4]}../{match[2][:4]}.."
+    return f"{parts[1][:4]}../{parts[2][:4]}.."
 
 
 def activity(running: int, outstanding: int, done: int, beats: int, soft: int) -> str:

@@ -1,8 +1,10 @@
-"""Messages between the master and a launch child, and from a UEP to the master."""
+"""Messages between the master and a launch child."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from mepd.wire.activity import Refreshed
 
 
 # --- launch child -> master -----------------------------------------------------------
@@ -46,28 +48,5 @@ class Verdict:
     refresh: bool = False
 
 
-# --- launch child -> master, and master -> UEP on NOTIFY_FD ----------------------------
-@dataclass(frozen=True)
-class Refreshed:
-    """The UEP's CredentialFile has new contents."""
-
-
-# --- UEP -> master, on NOTIFY_FD ------------------------------------------------------
-@dataclass(frozen=True)
-class ActivityReport:
-    """First one: the UEP is ready. See mepd.model.Activity for the fields."""
-
-    received: int
-    outstanding: int
-    done: int
-    last_move: float
-    soft: int
-    hard: int
-    heartbeat_period: float
-    closing: bool = False
-
-
 FROM_LAUNCH = (Mapped, Failed, SessionOpened, Refreshed)
 TO_LAUNCH = (Verdict,)
-FROM_UEP = (ActivityReport,)
-TO_UEP = (Refreshed,)

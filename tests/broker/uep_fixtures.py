@@ -34,7 +34,7 @@ from mepd.wire.message import (
     unpack_result,
     unpack_status,
 )
-from mepd.wire.stages import FROM_UEP, ActivityReport, Refreshed
+from mepd.wire.activity import FROM_UEP, ActivityReport, Refreshed
 
 DEADLINE = 30.0
 SERIALIZER = ComputeSerializer()

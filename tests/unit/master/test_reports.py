@@ -9,7 +9,7 @@ import pytest
 from mepd.errors import WireError
 from mepd.master.reports import Bucket, activity
 from mepd.model import Activity
-from mepd.wire.stages import ActivityReport
+from mepd.wire.activity import ActivityReport
 
 GOOD: dict[str, Any] = {
     "received": 3, "outstanding": 1, "done": 2, "last_move": 0.5, "soft": 10, "hard": 5760,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mepd.errors import WireError
-from mepd.wire import codec, control, framing, stages, worker
+from mepd.wire import activity, codec, control, framing, stages, worker
 from tests.figures import figure
 
 Decode = Callable[[Any], Any]
@@ -37,8 +37,8 @@ GOOD: dict[str, tuple[Decode, list[Any]]] = {
         ],
     ),
     "user endpoint": (
-        lambda obj: codec.decode(obj, stages.FROM_UEP),
-        [codec.encode(stages.ActivityReport(1, 0, 1, 12.5, 10, 5760, 30.0, False))],
+        lambda obj: codec.decode(obj, activity.FROM_UEP),
+        [codec.encode(activity.ActivityReport(1, 0, 1, 12.5, 10, 5760, 30.0, False))],
     ),
     "control socket": (control.parse_request, [control.request("kill", {"targets": ["a"]})]),
 }
