@@ -25,7 +25,7 @@ UEP = (
     "#!{python} -I\n"
     + REPORTER
     + "with open({ran!r}, 'a') as f: f.write(sys.argv[2] + '\\n')\n"
-    + "report()\ntime.sleep(600)\n"
+    + "report()\ntime.sleep({seconds})\n"
 )
 CONF = """\
 [mepd]
@@ -59,10 +59,8 @@ class Mepd:
         shared.mkdir()
         self.ran.touch()
         os.chmod(self.ran, 0o666)
-        program = shared / "uep"
-        program.write_text(
-            UEP.replace("{python}", sys.executable).replace("{ran!r}", repr(str(self.ran)))
-        )
+        self.program = program = shared / "uep"
+        self.let_ueps_live(7200)
         program.chmod(0o755)
         endpoint = self.folder / "endpoint"
         endpoint.mkdir()
@@ -77,6 +75,11 @@ class Mepd:
         (self.folder / "service.json").write_text(json.dumps({"token": "t"}))
         conf = CONF.format(worker=worker.name, url=self.service.base)
         (self.folder / "mepd.conf").write_text(conf)
+
+    def let_ueps_live(self, seconds: float) -> None:
+        """From now on, those that are started end by themselves after ``seconds``."""
+        text = UEP.replace("{python}", sys.executable).replace("{ran!r}", repr(str(self.ran)))
+        self.program.write_text(text.replace("{seconds}", str(seconds)))
 
     def start(self) -> None:
         mepd = Path(sys.prefix) / "bin/mepd"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from mepd_fixtures import Mepd
+from rabbit import Rabbit
 
 from mepd.master.decisions import STABLE_AFTER
 from mepd.wire import message
@@ -76,6 +77,26 @@ def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     # Only a start whose master was killed before it was settled has run again.
     assert sum(mepd.runs().values()) <= len(names) + rounds * 3
     wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
+
+
+@pytest.mark.figures
+def test_A2_starts_outlive_restarts_of_the_broker(mepd: Mepd, rabbit: Rabbit) -> None:
+    """Published while the broker is there, each runs once, whenever the broker goes."""
+    mepd.let_ueps_live(0.5)
+    mepd.start()
+    chance = random.Random(3)
+    names: list[str] = []
+    for _ in range(figure(2, 20)):
+        requests = [mepd.request() for _ in range(figure(10, 100))]
+        names += [r["kwargs"]["name"] for r in requests]
+        mepd.service.publish(*requests)
+        time.sleep(chance.uniform(0, figure(1, 6)))
+        rabbit.stop()
+        time.sleep(chance.uniform(0, 1))
+        rabbit.start()
+    wait_for(lambda: set(mepd.runs()) == set(names), 300, "every start")
+    assert set(mepd.runs().values()) == {1}
+    wait_for(lambda: mepd.service.kept() == 0, 60, "every start to be settled")
 
 
 def test_R8_A1_a_notice_is_sent_once_for_a_failed_start(mepd: Mepd) -> None:
