@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import time
 import uuid
@@ -23,6 +24,7 @@ from mepd.wire.worker import (
     StartRequested,
     Stop,
 )
+from tests.figures import figure
 
 
 def still_serves(master: FakeMaster, service: FakeService) -> None:
@@ -80,6 +82,47 @@ MALFORMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "timestamp in ms": ({}, {"timestamp": NOW}),
     "headers": ({"command": None}, {"headers": {"a": {"b": [1, None, -(2**40), b"\xff"]}}}),
 }
+
+
+ODD: tuple[Any, ...] = (None, True, -1, 2**70, 1.5, "", "a\nb\x1b", [], {}, [[[]]], {"": None})
+PROPERTIES: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"content_type": None}, {"content_type": "text/plain"}, {"timestamp": 1},
+    {"timestamp": None}, {"timestamp": 2**62}, {"headers": {"x": [None, {"y": -1}]}},
+)  # fmt: skip
+
+
+def spoil(chance: random.Random, value: Any) -> Any:
+    """``value`` with one thing in it, at any depth, gone or put in the place of another."""
+    if isinstance(value, (dict, list)) and value and chance.random() < 0.85:
+        made = value.copy()
+        key = chance.choice(list(made) if isinstance(made, dict) else range(len(made)))
+        if chance.random() < 0.2:
+            del made[key]
+        else:
+            made[key] = spoil(chance, made[key])
+        return made
+    return chance.choice(ODD)
+
+
+def hostile(chance: random.Random, good: dict[str, Any]) -> Any:
+    """The body of a message: a request that is spoiled, cut, or no request at all."""
+    how = chance.random()
+    if how < 0.1:
+        return chance.randbytes(chance.randrange(2000))
+    data = json.dumps(spoil(chance, good)).encode()
+    return data[: chance.randrange(len(data))] if how < 0.2 else data
+
+
+@pytest.mark.figures
+def test_A4_any_message_is_taken_from_the_queue(online: FakeMaster, service: FakeService) -> None:
+    """Refused and acked, or handed over; and the next one is served."""
+    chance = random.Random(4)
+    for _ in range(figure(2, 100)):
+        bodies = [hostile(chance, service.request(str(uuid.uuid4()))) for _ in range(50)]
+        service.publish(*bodies, **chance.choice(PROPERTIES))
+        settle_all(online, service)
+    assert not online.all(EndpointOnline)[1:], "it was never offline"
+    still_serves(online, service)
 
 
 @pytest.mark.parametrize("case", MALFORMED)
