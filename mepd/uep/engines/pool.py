@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 START_ATTEMPTS = 3
 """Workers that die before they are ready, in a row, until waiting tasks are failed."""
 BACKOFF_MAX = 30.0
-WARM_UP = 1.0
+WARM_UP = 2.0
 """Seconds until the first worker is started without a task: others may be starting."""
 
 
