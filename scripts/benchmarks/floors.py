@@ -26,7 +26,7 @@ depth = int(sys.argv[1])
 if depth:
     subprocess.run([sys.executable, "-I", "-c", sys.argv[2], str(depth - 1), sys.argv[2]])
 """
-_STAYS = "\nimport os, time; os.write(1, b'.'); time.sleep(600)"
+_STAYS = "import os, time; os.write(1, b'.'); time.sleep(600)"
 _ECHO = """
 import socket, sys
 with socket.socket(fileno=int(sys.argv[1])) as s:
@@ -64,9 +64,9 @@ def nested(user: User, depth: int) -> float:
 
 
 @contextlib.contextmanager
-def interpreters(users: Sequence[User], code: str = "pass") -> Iterator[list[psutil.Process]]:
-    """One for each user, that has done ``code`` and stays until it is told to end."""
-    argv = [sys.executable, "-I", "-c", code + _STAYS]
+def interpreters(users: Sequence[User]) -> Iterator[list[psutil.Process]]:
+    """A bare one for each user, that stays until it is told to end."""
+    argv = [sys.executable, "-I", "-c", _STAYS]
     made = [subprocess.Popen(argv, stdout=subprocess.PIPE, **_as(user)) for user in users]
     try:
         for process in made:

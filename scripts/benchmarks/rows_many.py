@@ -81,9 +81,10 @@ def _percentiles(milliseconds: list[float]) -> Samples:
 
 
 def many_floor(side: Side) -> Samples:
-    """Bare interpreters with pika imported; a bare process that answers at a socket."""
-    with floors.interpreters((side.users * FEW)[:FEW], "import pika") as processes:
-        found = {"PSS with workers": [p.memory_full_info().pss / MIB for p in processes]}
+    """Two bare interpreters of each user; a bare process that answers at a socket."""
+    with floors.interpreters(side.users[:FEW] * 2) as processes:
+        pairs = [processes[n::FEW] for n in range(FEW)]
+        found = {"PSS with workers": [_pss(pair) / MIB for pair in pairs]}
     return found | _percentiles([s * 1000 for s in floors.socket_round_trips(PINGS)])
 
 

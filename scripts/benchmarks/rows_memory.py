@@ -38,13 +38,10 @@ def _add(found: Samples, own: list[psutil.Process], every: list[psutil.Process])
 
 
 def uep_floor(side: Side) -> Samples:
-    """A bare interpreter with pika imported; beside it a bare one, for a worker."""
+    """A bare interpreter; beside it another, for a worker."""
     found: Samples = {}
-    with (
-        floors.interpreters(side.users[:1], "import pika") as own,
-        floors.interpreters(side.users[:1]) as worker,
-    ):
-        _add(found, own, own + worker)
+    with floors.interpreters(side.users * 2) as family:
+        _add(found, family[:1], family)
     return found
 
 
@@ -60,9 +57,9 @@ def manager(side: Side) -> Samples:
 
 
 def manager_floor(_side: Side) -> Samples:
-    """A bare interpreter with pika imported."""
+    """A bare interpreter."""
     me = User(pwd.getpwuid(os.getuid()).pw_name)
-    with floors.interpreters([me], "import pika") as [bare]:
+    with floors.interpreters([me]) as [bare]:
         info = bare.memory_full_info()
         return {"RSS": [info.rss / MIB], "PSS with helpers": [info.pss / MIB]}
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tests.conftest import User, make_user, remove_user
 PEER = Path(os.environ.get("MEPD_TEST_PEER", "/opt/mepd-test-peer"))
 FAILURES = (Exception, pytest.fail.Exception)
 """What a row may end in. pytest's is no Exception."""
+EXPECTED = (AssertionError, OSError, RuntimeError, pytest.fail.Exception)
+"""What speaks for itself: no traceback."""
 
 
 class Bench:
@@ -43,9 +45,11 @@ class Bench:
     def _row(self, row: Row) -> Iterator[Line]:
         found: dict[str, Samples] = {}
         with self._failing(row, "accounts"), _accounts(row.users) as (users, worker):
-            self._side(row, found, lambda: row.start(self._broker(), users, worker))
+            with self._failing(row, "mepd"):
+                self._side(row, found, row.start(self._broker(), users, worker))
             if row.peer and self._with_peer:
-                self._side(row, found, lambda: sides.start_peer(self._broker(), users, PEER))
+                with self._failing(row, "globus-compute-endpoint"):
+                    self._side(row, found, sides.start_peer(self._broker(), users, PEER))
         for name, unit, goal in row.lines:
             samples = {side: values[name] for side, values in found.items() if name in values}
             yield Line(row.name, name, unit, goal, unit == "1/s", samples)
@@ -56,28 +60,26 @@ class Bench:
             self._rabbit.start()
         return self._rabbit
 
-    def _side(self, row: Row, found: dict[str, Samples], start: Callable[[], Any]) -> None:
-        with self._failing(row, "start"), contextlib.closing(start()) as side:
+    def _side(self, row: Row, found: dict[str, Samples], started: Any) -> None:
+        with contextlib.closing(started) as side:
             if row.floor is not None and "floor" not in found:
                 with self._failing(row, "floor"):
                     found["floor"] = row.floor(side)
             try:
                 found[side.name] = row.measure(side)
-            except FAILURES:
+            except BaseException:
                 print(side.log()[-3000:], file=sys.stderr)
-                self._say(row, side.name)
+                raise
 
     @contextlib.contextmanager
     def _failing(self, row: Row, what: str) -> Iterator[None]:
         try:
             yield
-        except FAILURES:
-            self._say(row, what)
-
-    def _say(self, row: Row, what: str) -> None:
-        self.failed.append(row.name)
-        print(f"bench: {row.name}: {what} failed:", file=sys.stderr)
-        traceback.print_exc()
+        except FAILURES as e:
+            self.failed.append(row.name)
+            print(f"bench: {row.name}: {what}: {type(e).__name__}: {e}", file=sys.stderr)
+            if not (isinstance(e, EXPECTED) and str(e)):
+                traceback.print_exc()
 
 
 @contextlib.contextmanager

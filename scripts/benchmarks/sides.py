@@ -233,7 +233,8 @@ def _online(side: Side) -> Side:
 
 
 def start_mepd(rabbit: Rabbit, users: list[User], worker: User) -> Side:
-    folder, service = make_folder(), Service(rabbit)
+    service = Service(rabbit)
+    folder = make_folder()
     mepd = MepdSide(folder, service, worker)
     mepd.start()
     assert mepd.process is not None
@@ -241,7 +242,8 @@ def start_mepd(rabbit: Rabbit, users: list[User], worker: User) -> Side:
 
 
 def start_peer(rabbit: Rabbit, users: list[User], program: Path) -> Side:
-    folder, service = make_folder(), Service(rabbit, SDK_PORT)
+    service = Service(rabbit, SDK_PORT)
+    folder = make_folder()
     write_mapping(folder / "map.json")
     client = {"client_id": service.endpoint_id, "client_secret": "s"}
     made = peers.Manager(
