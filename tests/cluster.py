@@ -122,6 +122,8 @@ class Cluster:
         self._servers = []
 
     def remove(self) -> None:
-        self.command("scancel", "--state=RUNNING", "--signal=KILL")
-        self.stop()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        try:
+            self.command("scancel", "--state=RUNNING", "--signal=KILL")
+        finally:
+            self.stop()
+            shutil.rmtree(self.dir, ignore_errors=True)
