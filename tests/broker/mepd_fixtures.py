@@ -25,7 +25,9 @@ UEP = (
     "#!{python} -I\n"
     + REPORTER
     + "with open({ran!r}, 'a') as f: f.write(sys.argv[2] + '\\n')\n"
-    + "report()\ntime.sleep({seconds})\n"
+    + "report()\nend = time.monotonic() + {seconds}\n"
+    + "while (left := end - time.monotonic()) > 0:\n"
+    + "    time.sleep(min(20, left))\n    report()\n"
 )
 CONF = """\
 [mepd]
