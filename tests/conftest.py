@@ -16,11 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from tests import side_by_side
 
 T = TypeVar("T")
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("mepd", deadline=None)
+hypothesis.settings.load_profile("mepd")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and all that is started here would

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import psutil
 
@@ -54,9 +54,14 @@ def fork(child: Callable[[], int]) -> int:
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
         raise
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        return pid
+    if not pid:
+        _live(child)
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    return pid
+
+
+def _live(child: Callable[[], int]) -> NoReturn:
+    """The whole life of a forked child."""
     code = os.EX_SOFTWARE
     try:
         gc.freeze()

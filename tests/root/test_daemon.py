@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import is_gone, need_root, require, wait_for
+from tests.conftest import User, is_gone, need_root, require, wait_for
 
 PREFIX = Path(sys.executable).parent.parent
 
@@ -138,6 +138,72 @@ def test_what_is_wrong_is_told_to_the_starter(
         done = daemon.start(*options)
         assert done.returncode == code and said in done.stderr
         assert done.stderr.count("\n") == 1 and str(daemon.conf) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "said"),
+    [
+        ("user = nobody", "user = root", os.EX_CONFIG, "[mepd] user must not be root"),
+        ("user = nobody", "user = nosuch-x", os.EX_CONFIG, "user = nosuch-x: there is no such"),
+        ("[control]", "[control]\nchown = nosuch-x", os.EX_CONFIG, "chown = nosuch-x"),
+        ("[control]\nfile = run", "[control]\nfile = mepd.conf", os.EX_CANTCREAT,
+         "control socket "),
+        ("[control]", "[program:x]\ncommand = /bin/true\nuser = nosuch-x\n[control]",
+         os.EX_CONFIG, "nosuch-x"),
+        ("[control]", "[endpoint:a]\ndirectory = nosuch\n[control]", os.EX_CONFIG,
+         "nosuch: there is no such folder"),
+        ("[control]", "[endpoint:a]\ndirectory = bad\n[control]", os.EX_CONFIG,
+         "nosuchkey: unknown key"),
+        ("[control]", "[endpoint:a]\ndirectory = torn\n[control]", os.EX_CONFIG,
+         "user_config_template.yaml.j2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_told_to_the_starter(
+    daemon: Daemon, old: str, new: str, code: int, said: str
+) -> None:
+    mapping = '[{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/false"]}]'
+    for name, key in (("bad", "nosuchkey"), ("torn", "identity_mapping_config_path")):
+        (daemon.folder / name).mkdir()
+        (daemon.folder / name / "config.yaml").write_text(f"{key}: map.json\n")
+        (daemon.folder / name / "map.json").write_text(mapping)
+        (daemon.folder / name / "user_config_template.yaml.j2").write_text("{{ a\n")
+    daemon.conf.write_text(daemon.conf.read_text().replace(old, new))
+    for options in ((), ("-n",)):
+        done = daemon.start(*options)
+        assert done.returncode == code and said in done.stderr
+        assert done.stderr.startswith("mepd: ") and "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_is_missing_or_of_another(daemon: Daemon, harper: User) -> None:
+    os.chown(daemon.conf, harper.uid, -1)
+    done = daemon.start("-n")
+    assert done.returncode == os.EX_CONFIG and str(daemon.conf) in done.stderr
+    daemon.conf.unlink()
+    done = daemon.start("-n")
+    assert done.returncode == os.EX_NOINPUT
+    assert done.stderr == f"mepd: {daemon.conf}: No such file or directory\n"
+
+
+def test_an_endpoint_that_may_not_be_read(daemon: Daemon, harper: User) -> None:
+    """Without root, which may read everything."""
+    home = Path(harper.home)
+    folder = home / "gpu"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("{}\n")
+    (folder / "config.yaml").chmod(0)
+    conf = home / "own.conf"
+    conf.write_text(
+        f"[mepd]\nlogfile = own.log\npidfile = own.pid\n[control]\nfile = own.sock\n"
+        f"[endpoint:gpu]\ndirectory = {folder}\n"
+    )
+    for path in (folder, conf):
+        os.chown(path, harper.uid, harper.gid)
+    done = subprocess.run(
+        [PREFIX / "bin/mepd", "-n", "-c", conf], capture_output=True, text=True, timeout=60,
+        user=harper.uid, group=harper.gid, extra_groups=[],
+    )  # fmt: skip
+    assert done.returncode == os.EX_NOPERM
+    assert f"{folder}/config.yaml: Permission denied" in done.stderr
 
 
 def test_a_log_that_cannot_be_opened(daemon: Daemon, tmp_path: Path) -> None:
