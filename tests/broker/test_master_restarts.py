@@ -90,6 +90,8 @@ def test_A2_starts_outlive_restarts_of_the_broker(mepd: Mepd, rabbit: Rabbit) ->
     chance = random.Random(3)
     names: list[str] = []
     for _ in range(figure(2, 20)):
+        # A request that waits for more than three minutes is refused for its age.
+        wait_for(lambda: len(mepd.runs()) > len(names) - 100, 120, "some of the former starts")
         requests = [mepd.request() for _ in range(figure(10, 100))]
         names += [r["kwargs"]["name"] for r in requests]
         mepd.service.publish(*requests)

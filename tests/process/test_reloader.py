@@ -120,3 +120,92 @@ def test_a_folder_that_is_away_and_comes_back(bench: Bench, tmp_path: Path) -> N
     (tmp_path / "away").rename(tmp_path / "a")
     bench.reloader.poll(bench.endpoints)
     assert not a.files.error and not bench.sent
+
+
+class TestPreview:
+    """What mepctl reload --dry-run asks."""
+
+    @pytest.fixture
+    def told(self) -> list[tuple[str, str, str]]:
+        return []
+
+    def ask(self, bench: Bench, told: list[tuple[str, str, str]]) -> None:
+        bench.reloader.preview(bench.endpoints[0], lambda *words: told.append(words))
+
+    def write(self, bench: Bench, name: str, text: str) -> None:
+        (bench.endpoints[0].snapshot.directory / name).write_text(text)
+
+    def test_what_would_change_is_told_and_not_done(
+        self, bench: Bench, told: list[tuple[str, str, str]]
+    ) -> None:
+        self.ask(bench, told)
+        assert told == [("a", "", "")] and not bench.sent
+        self.write(bench, TEMPLATE, "n: 22\n")
+        self.ask(bench, told)
+        assert len(told) == 1 and len(bench.sent) == 1
+        bench.answer()
+        assert told[1][0] == "a" and "template" in told[1][1] and told[1][2] == ""
+        assert bench.endpoints[0].snapshot.template == "n: 1\n" and not bench.swapped
+
+    def test_what_is_wrong_is_told(
+        self, bench: Bench, told: list[tuple[str, str, str]]
+    ) -> None:
+        self.write(bench, TEMPLATE, "{{ n\n")
+        self.ask(bench, told)
+        bench.answer("no Jinja template")
+        self.write(bench, "config.yaml", "public: maybe\n")
+        self.ask(bench, told)
+        bench.answer()
+        (bench.endpoints[0].snapshot.directory / "config.yaml").unlink()
+        self.ask(bench, told)
+        errors = [error for _, _, error in told]
+        assert errors[0] == "no Jinja template" and "public" in errors[1]
+        assert "config.yaml" in errors[2] and not bench.endpoints[0].files.error
+
+    def test_asked_for_twice_while_there_is_no_watcher(
+        self, bench: Bench, told: list[tuple[str, str, str]]
+    ) -> None:
+        bench.up = False
+        self.write(bench, TEMPLATE, "n: 22\n")
+        self.ask(bench, told)
+        self.ask(bench, told)
+        assert told == [("a", "", "asked for twice")] and bench.reloader.is_busy
+        bench.up = True
+        bench.reloader.resume()
+        bench.answer()
+        assert len(told) == 2 and told[1][1] and not bench.reloader.is_busy
+
+    def test_files_that_end_the_watcher(
+        self, bench: Bench, told: list[tuple[str, str, str]]
+    ) -> None:
+        self.write(bench, TEMPLATE, "n: 22\n")
+        self.ask(bench, told)
+        while not told:
+            bench.reloader.forget(on_purpose=False)
+            bench.reloader.resume()
+        assert told[0][0] == "a" and told[0][2] and not bench.endpoints[0].files.error
+
+
+def test_what_the_watcher_accepts_and_the_master_does_not(bench: Bench) -> None:
+    a = bench.endpoints[0]
+    (a.snapshot.directory / "config.yaml").write_text("public: maybe\n")
+    bench.reloader.reread(a)
+    bench.answer()
+    assert "public" in a.files.error and not bench.swapped
+    (a.snapshot.directory / "config.yaml").write_text("public: true\n")
+    bench.reloader.reread(a)
+    if bench.reloader.is_busy:
+        bench.answer()
+    assert not a.files.error
+
+
+def test_an_endpoint_whose_folder_is_gone_when_it_is_examined(bench: Bench) -> None:
+    a = bench.endpoints[0]
+    (a.snapshot.directory / "config.yaml").unlink()
+    bench.reloader.examine(a)
+    assert "config.yaml" in a.files.error and not bench.sent
+    (a.snapshot.directory / "config.yaml").write_text("public: true\n")
+    bench.reloader.poll(bench.endpoints)
+    if bench.reloader.is_busy:
+        bench.answer()
+    assert not a.files.error

@@ -1,0 +1,65 @@
+"""mepctl's preview: a job that cannot be done is answered, with a reason and a code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mepd.launch import preview
+
+JOB = {"verb": "map", "config": "", "name": "gpu", "directory": "/nonexistent-folder"}
+
+
+def answer_to(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    assert preview.main() == os.EX_OK
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("{", os.EX_DATAERR, "not JSON"),
+        ("[1]", os.EX_DATAERR, ""),
+        (json.dumps({**JOB, "more": 1}), os.EX_DATAERR, "more"),
+        (json.dumps({**JOB, "verb": 5}), os.EX_DATAERR, "verb"),
+        (json.dumps(JOB), os.EX_CONFIG, "/nonexistent-folder"),
+        (json.dumps({**JOB, "config": "/nonexistent.conf"}), os.EX_NOINPUT, "/nonexistent.conf"),
+    ],
+)
+def test_what_cannot_be_done(
+    text: str, code: int, said: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    found = answer_to(text, monkeypatch, capsys)
+    assert found["exit_code"] == code and said in found["error"] and "Traceback" not in str(found)
+
+
+def test_an_account_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(job: preview.Job) -> dict[str, Any]:
+        raise KeyError("there is no account nobody")
+
+    monkeypatch.setattr(preview, "run", run)
+    found = answer_to(json.dumps(JOB), monkeypatch, capsys)
+    assert found == {"error": "there is no account nobody", "exit_code": os.EX_CONFIG}
+
+
+def test_whose_uid_the_workers_have(tmp_path: Path) -> None:
+    def settings(user: str) -> Any:
+        return SimpleNamespace(mepd=SimpleNamespace(user=user))
+
+    assert preview._worker_uid(settings("root")) == 0
+    assert preview._worker_uid(settings("nosuch-account-x")) == 0
+    assert preview._worker_uid(settings("nobody")) > 0
