@@ -21,6 +21,7 @@ from uep_fixtures import (
     waits_for,
 )
 
+from mepd.wire.message import Result
 from tests.conftest import require
 
 Start = Callable[..., Uep]
@@ -273,6 +274,14 @@ def test_unroutable_results_wait(service: Service, start: Start) -> None:
     until(lambda: uep.stored() == [], "the store to be empty")
 
 
+def results_of(service: Service, wanted: set[str]) -> dict[str, Result]:
+    """Results of all these tasks; one whose confirm was lost with a channel comes twice."""
+    found: dict[str, Result] = {}
+    while not wanted <= found.keys():
+        found |= service.results(1)
+    return found
+
+
 def large() -> str:
     return "x" * 1_000_000
 
@@ -284,9 +293,9 @@ def test_a_result_over_the_brokers_limit_is_an_error_that_says_so(
     start().report()
     small = [service.send(double, n) for n in range(5)]
     oversize = service.send(large)
-    found = service.results(6)
+    found = results_of(service, {*small, oversize})
     assert found[oversize].error_code == "MaxResultSizeExceeded"
     assert f"at most {MESSAGE_MAX} bytes" in found[oversize].data
     assert all(found[i].error_code is None for i in small)
-    service.send(double, 4)
-    assert service.value() == 8
+    after = service.send(double, 4)
+    assert results_of(service, {after})[after].error_code is None
