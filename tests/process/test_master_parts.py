@@ -276,8 +276,8 @@ def test_a_program_runs_is_restarted_and_stops(loop: Loop, reaper: Reaper, tmp_p
         environment=(("A", "b c"),),
     )  # fmt: skip
     p.start()
-    run_until(loop, lambda: p.state is ProgramState.RUNNING)
-    assert (tmp_path / "program-p.log").read_text() == "A=b c\n"
+    log = tmp_path / "program-p.log"
+    run_until(loop, lambda: p.state is ProgramState.RUNNING and log.read_text() == "A=b c\n")
     first = p.process
     assert first is not None
     title = Path(f"/proc/{first.pid}/cmdline").read_bytes()

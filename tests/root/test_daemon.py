@@ -252,9 +252,15 @@ def test_the_numbers(daemon: Daemon, tmp_path: Path) -> None:
         return {s.labels["worker"]: s.value for s in found.samples}
 
     assert restarts() == {"log-writer": 0, "amqp-consumer": 0, "config-watcher": 0}
-    for child in psutil.Process(daemon.pid).children():
-        if "consumer" in child.cmdline()[0] or "log-writer" in child.cmdline()[0]:
-            child.kill()
+
+    def mortal() -> list[psutil.Process]:
+        children = psutil.Process(daemon.pid).children()
+        names = ("mepd: amqp-consumer", "mepd: log-writer")
+        return [c for c in children if " ".join(c.cmdline()).startswith(names)]
+
+    wait_for(lambda: len(mortal()) == 2, what="both titles")
+    for child in mortal():
+        child.kill()
     wanted = {"log-writer": 1, "amqp-consumer": 1, "config-watcher": 0}
     wait_for(lambda: restarts() == wanted, what="the counters")
     daemon.configure()
