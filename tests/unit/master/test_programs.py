@@ -1,0 +1,199 @@
+"""Programs that cannot start, that end, and that nobody may start any more; no real process."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mepd.config.settings import ProgramSection
+from mepd.master import program_child, programs, spawner
+from mepd.master.programs import Program
+from mepd.master.programset import ProgramSet
+from mepd.model import ProgramState
+from mepd.posix.accounts import Account
+
+NO_PID = 2**22 + 1
+"""No process has it: it is above the kernel's limit."""
+EXIT_3 = 3 << 8
+
+
+class Rig:
+    """A program whose forks are counted, in a loop whose timers fire when told."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> None:
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.ended: list[Callable[[int], None]] = []
+        self.forks: list[Callable[[], int]] = []
+        self.refuse: OSError | None = None
+        loop: Any = SimpleNamespace(clock=lambda: 7.0, call_later=self._later)
+        reaper: Any = SimpleNamespace(
+            watch=lambda pid, callback: self.ended.append(callback), kill_strays=lambda: 0
+        )
+        monkeypatch.setattr(spawner, "program", self._fork)
+        section = ProgramSection(name="p", command=("/bin/true",), **keys)
+        self.program = Program(loop, reaper, section, tmp_path)
+
+    def _later(self, delay: float, callback: Callable[[], None]) -> Any:
+        item = (delay, callback)
+        self.timers.append(item)
+        return SimpleNamespace(cancel=lambda: self.timers.remove(item))
+
+    def _fork(self, title: str, run: Callable[[], int], *_: Any) -> int:
+        if self.refuse is not None:
+            raise self.refuse
+        self.forks.append(run)
+        return NO_PID
+
+    def fire(self) -> None:
+        ((_, callback),) = self.timers
+        callback()
+
+    def release(self) -> None:
+        if self.program._lifeline is not None:
+            self.program._lifeline.close()
+
+
+def test_one_that_runs_is_not_forked_again(tmp_path: Path, monkeypatch: Any) -> None:
+    rig = Rig(tmp_path, monkeypatch)
+    rig.program.start()
+    rig.fire()
+    rig.program.start()
+    assert len(rig.forks) == 1 and rig.program.state is ProgramState.RUNNING
+    rig.release()
+
+
+def test_a_refused_fork_backs_off_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, monkeypatch, startretries=1)
+    rig.refuse = BlockingIOError(11, "Resource temporarily unavailable")
+    gc.collect()  # what earlier tests left open is not closed meanwhile
+    before = os.listdir("/proc/self/fd")
+    rig.program.start()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert rig.program.state is ProgramState.BACKOFF and rig.program.process is None
+    assert "program p: cannot start: [Errno 11]" in caplog.text
+    assert [delay for delay, _ in rig.timers] == [1.0]
+    _, again = rig.timers.pop()
+    again()
+    assert rig.program.state is ProgramState.FATAL
+    assert rig.program.description.endswith("unavailable; gave up after 2 tries")
+
+
+def test_an_account_that_there_is_not_is_a_failed_start(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, monkeypatch, user="no-such-user")
+    rig.program.start()
+    assert rig.program.state is ProgramState.BACKOFF and not rig.forks
+    assert "cannot start" in caplog.text and "no-such-user" in caplog.text
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_rights_are_dropped_unless_they_are_the_programs_own(
+    tmp_path: Path, monkeypatch: Any, own: bool
+) -> None:
+    uid = os.geteuid() + (0 if own else 1)
+    account = Account("someone", uid, 100, "", "/", "/bin/sh")
+    given: list[Account | None] = []
+    monkeypatch.setattr(programs.accounts, "lookup", lambda name: account)
+    monkeypatch.setattr(
+        program_child, "run", lambda section, account, sock, master: given.append(account) or 0
+    )
+    rig = Rig(tmp_path, monkeypatch, user="someone")
+    rig.program.start()
+    (run,) = rig.forks
+    assert run() == 0
+    assert given == [None if own else account]
+    rig.release()
+
+
+@pytest.mark.parametrize("autorestart", [True, False])
+def test_the_end_of_one_that_ran(tmp_path: Path, monkeypatch: Any, autorestart: bool) -> None:
+    rig = Rig(tmp_path, monkeypatch, autorestart=autorestart)
+    rig.program.start()
+    rig.fire()
+    rig.ended[0](EXIT_3)
+    if autorestart:
+        assert rig.program.state is ProgramState.STARTING and len(rig.forks) == 2
+    else:
+        assert rig.program.state is ProgramState.EXITED and len(rig.forks) == 1
+        assert rig.program.description == "Command return code: 3"
+        assert rig.program.process is None and not rig.timers
+    rig.release()
+
+
+def test_an_end_that_is_told_twice_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    rig = Rig(tmp_path, monkeypatch, autorestart=False)
+    rig.program.start()
+    rig.fire()
+    rig.ended[0](EXIT_3)
+    rig.ended[0](EXIT_3)
+    assert rig.program.state is ProgramState.EXITED and len(rig.forks) == 1
+
+
+def test_nothing_is_killed_where_nothing_runs(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(programs.process, "kill_tree", killed.append)
+    rig = Rig(tmp_path, monkeypatch)
+    rig.program.kill()
+    assert not killed and not caplog.records
+    rig.program.start()
+    rig.program.kill()
+    assert [p.pid for p in killed] == [NO_PID] and "killing it" in caplog.text
+    rig.release()
+
+
+class Fake:
+    """A program that ends when it is told, and says so when the test wants it."""
+
+    def __init__(self, section: ProgramSection) -> None:
+        self.section = section
+        self.log: list[str] = []
+        self.when_stopped: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        self.log.append("start")
+
+    def stop(self) -> None:
+        self.log.append("stop")
+
+
+def section(priority: int) -> ProgramSection:
+    return ProgramSection(name="p", command=("/bin/true",), priority=priority)
+
+
+def changed() -> tuple[list[Fake], ProgramSet]:
+    """A set whose only program is stopping, to make room for another form of it."""
+    made: list[Fake] = []
+
+    def make(wanted: ProgramSection) -> Any:
+        made.append(Fake(wanted))
+        return made[-1]
+
+    programset = ProgramSet(make, [section(1)])
+    programset.change([section(2)])
+    return made, programset
+
+
+def test_a_changed_program_begins_when_the_former_has_ended() -> None:
+    made, programset = changed()
+    assert made[0].log == ["stop"] and len(made) == 1 and programset.find("p") is None
+    made[0].when_stopped()
+    assert made[1].log == ["start"] and programset.programs == [made[1]]
+    assert programset.find("p") is made[1]
+
+
+def test_after_the_close_nothing_begins() -> None:
+    made, programset = changed()
+    programset.close()
+    made[0].when_stopped()
+    assert len(made) == 1 and programset.programs == []
