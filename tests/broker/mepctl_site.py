@@ -45,9 +45,9 @@ started = time.monotonic()
 while True:
     idle = time.monotonic() - started
     if mode == "idle":
-        report(received=1, done=1, last_move=idle, soft=2, heartbeat_period=0.5)
+        report(received=1, done=1, last_move=idle)
     else:
-        report(received=2, outstanding=1, done=1, heartbeat_period=0.5)
+        report(received=2, outstanding=1, done=1)
     time.sleep(0.3)
 """
 )

@@ -131,3 +131,43 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     document: dict[str, Any] = {"command": [str(tmp_path / "missing")]}
     with pytest.raises(FileNotFoundError):
         external.map_external(document, [ME], "e", 1.0)
+
+
+def test_one_that_reads_slowly_gets_all(tmp_path: Path) -> None:
+    """More than a pipe holds."""
+    many = [{**ME, "about": "x" * 1000, "number": n} for n in range(1000)]
+    script = tmp_path / "mapper"
+    script.write_text(
+        HEAD + "data = b''\nwhile chunk := os.read(0, 100_000): data += chunk\n"
+        "d = json.loads(data)\n"
+        f"answer({{'id': {ME['id']!r}, 'output': 'n%d' % len(d['identities'])}})\n"
+    )
+    script.chmod(0o755)
+    found = external.map_external({"command": [str(script)]}, many, "endpoint-id", 20.0)
+    assert found == [{ME["id"]: ["n1000"]}]
+
+
+def test_I6_an_answer_without_an_end(tmp_path: Path) -> None:
+    """It has said all and lives on: an exit code belongs to an answer."""
+    body = f"answer({{'id': {ME['id']!r}, 'output': 'x'}})\nsys.stdout.flush()\nos.close(1)\n"
+    with pytest.raises(external.MapperError, match="no answer within"):
+        run(tmp_path, body + "time.sleep(300)\n", timeout=1.0)
+
+
+def test_a_pipe_that_is_full_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What epoll(7) says may be over by the time of the write(2); a wait may be cut short."""
+    write, refused = os.write, []
+
+    def full(fd: int, data: bytes) -> int:
+        if not refused:
+            refused.append(fd)
+            raise BlockingIOError
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", full)
+    assert run(tmp_path, f"answer({{'id': {ME['id']!r}, 'output': 'alicia'}})")
+    assert refused and external._late(time.monotonic() + 60) == []
+    with pytest.raises(TimeoutError):
+        external._late(time.monotonic())

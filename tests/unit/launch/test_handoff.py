@@ -5,15 +5,24 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mepd.launch import handoff
+from mepd.errors import PamError
+from mepd.launch import handoff, report, session
 from mepd.launch.failure import StageError
+from mepd.model import Stage
 from mepd.posix.accounts import Account
+from mepd.wire import codec
+from mepd.wire.framing import FrameReader, encode_frame
+from mepd.wire.stages import Verdict
 
 
 def account(home: str) -> Account:
@@ -93,3 +102,61 @@ def test_a_configuration_that_is_logged_is_between_two_lines() -> None:
     said = handoff._debug_lines("a: 1\nb: 2\n")
     assert "Begin Compute endpoint configuration (2 lines):\n  | a: 1\n  | b: 2\n" in said
     assert said.endswith("End Compute endpoint configuration\n")
+
+
+class TestStageSocket:
+    @pytest.fixture
+    def ends(self) -> Iterator[tuple[report.StageSocket, socket.socket]]:
+        ours, theirs = socket.socketpair()
+        yield report.StageSocket(ours), theirs
+        ours.close()
+        theirs.close()
+
+    def test_a_verdict_that_comes_in_pieces(
+        self, ends: tuple[report.StageSocket, socket.socket]
+    ) -> None:
+        stages, master = ends
+        frame = encode_frame(codec.encode(Verdict(False, "too many")))
+        master.sendall(frame[:7])
+        sender = threading.Thread(target=lambda: (poll(stages), master.sendall(frame[7:])))
+        sender.start()
+        assert stages.verdict() == Verdict(False, "too many")
+        sender.join()
+
+    def test_a_master_that_is_gone_says_no(
+        self, ends: tuple[report.StageSocket, socket.socket]
+    ) -> None:
+        stages, master = ends
+        master.sendall(b"\0\0")
+        master.close()
+        assert stages.verdict() == Verdict(False, "mepd is gone")
+
+    def test_it_makes_room_for_what_comes_below(
+        self, ends: tuple[report.StageSocket, socket.socket]
+    ) -> None:
+        stages, master = ends
+        stages.move_above(200)
+        assert stages.fileno() >= 200 and not os.get_inheritable(stages.fileno())
+        stages.send_failure("EXEC", 87, "r" * 9000, "p" * 9000)
+        (frame,) = FrameReader().feed(master.recv(65536))
+        assert frame["code"] == 87 and len(frame["reason"]) == len(frame["public"]) == 2000
+        stages.close()
+
+
+def poll(stages: report.StageSocket) -> None:
+    """Until what has come was read."""
+    while select.select([stages.fileno()], [], [], 0)[0]:
+        pass
+
+
+def test_pam_that_cannot_even_start_is_opaque_to_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(service: str, user: str) -> Any:
+        raise PamError("pam_start", 26, "PAM_ABORT", "cannot start PAM")
+
+    monkeypatch.setattr(session, "PamSession", none)
+    with pytest.raises(StageError) as caught:
+        session.open_session("mepd", "harper")
+    assert caught.value.stage is Stage.HOST_AUTH and "PAM_ABORT" in caught.value.reason
+    assert "PAM" not in caught.value.public_text("harper")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mepd.launch import preview
+from mepd.launch import mapping, preview
 
 JOB = {"verb": "map", "config": "", "name": "gpu", "directory": "/nonexistent-folder"}
 
@@ -63,3 +63,27 @@ def test_whose_uid_the_workers_have(tmp_path: Path) -> None:
     assert preview._worker_uid(settings("root")) == 0
     assert preview._worker_uid(settings("nosuch-account-x")) == 0
     assert preview._worker_uid(settings("nobody")) > 0
+
+
+@pytest.mark.parametrize(
+    ("document", "rule"),
+    [
+        ({"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/map"]}, None),
+        (
+            {
+                "DATA_TYPE": "expression_identity_mapping#1.0.0",
+                "mappings": [
+                    {"source": "{email}", "match": "(.*)@x", "output": "{0}"},
+                    {"source": "{username}", "match": "(.*)@y", "output": "{0}"},
+                ],
+            },
+            2,
+        ),
+    ],
+)
+def test_which_rule_it_was(document: dict[str, Any], rule: int | None) -> None:
+    """A program has no rules to name."""
+    who = {"id": "00000000-0000-4444-8888-111111111111", "username": "harper@y", "email": "h@z",
+           "status": "used"}  # fmt: skip
+    hit = mapping.MappedIdentity("harper", who["id"], [])
+    assert preview._rule(document, (who,), hit) == rule

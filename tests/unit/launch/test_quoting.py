@@ -62,9 +62,15 @@ def test_without_the_filter_the_same_texts_are_commands(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["CANARY"]
 
 
-@pytest.mark.parametrize("value", [1, 1.5, True, [1], {"a": 1}])
+@pytest.mark.parametrize("value", [1, 1.5, True, [1], {"a": 1}, "5", "[1, 2]", "null"])
 def test_shell_escape_leaves_what_is_no_text(value: Any) -> None:
     assert shell_escape(value) == value
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_no_finite_number_is_refused_with_its_path(value: float) -> None:
+    with pytest.raises(ValueError, match=r"user_opts\.a\[1\]: not a finite number"):
+        sanitize({"a": [1.5, value]}, "user_opts")
 
 
 def test_a_lone_surrogate_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -12,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from mepd.posix import guard, notify, peer, process, threads
+from mepd.posix import (
+    accounts,
+    daemon,
+    descriptors,
+    guard,
+    notify,
+    peer,
+    process,
+    syscalls,
+    threads,
+)
 
 
 class Connection:
@@ -150,3 +161,215 @@ def test_a_reload_is_told_with_its_time() -> None:
         first, second = manager.recv(4096).decode().split("\n")
     assert first == "RELOADING=1" and second.startswith("MONOTONIC_USEC=")
     assert second.partition("=")[2].isdigit()
+
+
+class TestNobodyThere:
+    """Processes that end between two looks at them."""
+
+    def test_no_roots_have_no_trees(self) -> None:
+        assert process.trees([]) == []
+
+    def test_the_whole_of_each_tree_is_killed(self) -> None:
+        pids = [process.fork(lambda: signal.pause() or 0) for _ in range(2)]
+        found = [process.identify(pid) for pid in pids]
+        process.kill_all(one for one in found if one is not None)
+        for pid in pids:
+            assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+    def test_one_that_ends_before_its_signal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        me = process.identify(os.getpid())
+        assert me is not None
+
+        def gone(*_: Any) -> None:
+            raise ProcessLookupError
+
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(signal, "pidfd_send_signal", gone)
+        assert process.signal_process(me, signal.SIGTERM) is False
+        monkeypatch.setattr(os, "getpgid", gone)
+        assert process.signal_group(me, signal.SIGTERM) is False
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+    def test_one_that_leads_no_group(self) -> None:
+        pid = process.fork(lambda: signal.pause() or 0)
+        found = process.identify(pid)
+        assert found is not None and process.signal_group(found, signal.SIGKILL) is False
+        os.kill(pid, signal.SIGTERM)
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+
+    def test_a_family_that_grows_without_end_is_left_at_last(self) -> None:
+        """Who is never through with stopping must not hold mepd."""
+        asked: list[int] = []
+
+        def ever_new() -> list[process.ProcessId]:
+            asked.append(1)
+            return [process.ProcessId(2**22 + len(asked), 0.0)]
+
+        assert len(process.freeze(ever_new)) == len(asked) < 10_000
+
+    def test_children_where_the_kernel_does_not_list_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pid = process.fork(lambda: signal.pause() or 0)
+        real = open
+
+        def without(path: Any, *words: Any, **more: Any) -> Any:
+            if str(path).endswith("/children"):
+                raise FileNotFoundError(path)
+            return real(path, *words, **more)
+
+        monkeypatch.setattr("builtins.open", without)
+        found = process.children()
+        monkeypatch.undo()
+        assert pid in found and set(found) == set(process.children())
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_forked_child_begins_with_all_signals_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that none is taken by its parent's handlers."""
+    blocked: list[set[int]] = []
+
+    def live(_: Any) -> None:
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        raise InterruptedError("the child would have left")
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(process, "_live", live)
+    try:
+        with pytest.raises(InterruptedError):
+            process.fork(lambda: 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP} <= blocked[0]
+
+
+def test_what_capset_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    class Libc:
+        capset = staticmethod(refused)
+        prctl = staticmethod(lambda *_: 0)
+
+    monkeypatch.setattr(syscalls, "_libc", Libc)
+    with pytest.raises(OSError, match="capset") as caught:
+        syscalls.capset_none()
+    assert caught.value.errno == errno.EPERM
+
+
+@pytest.mark.parametrize("last", [3, 63, 64])
+def test_the_bounding_set_is_emptied_to_its_last(
+    monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """A kernel knows as many capabilities as it knows; those beyond are no error."""
+    left = set(range(0, last, 2))
+
+    def prctl(option: int, cap: int = 0, *_: int) -> int:
+        if cap >= last:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if option == syscalls.PR_CAPBSET_DROP:
+            left.remove(cap)
+        return int(cap in left)
+
+    monkeypatch.setattr(syscalls, "prctl", prctl)
+    syscalls.drop_bounding_set()
+    assert not left
+
+
+def test_ids_that_are_not_the_accounts_are_no_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way back is refused, and still one id is another's."""
+
+    def refused(*_: Any) -> None:
+        raise PermissionError
+
+    for name in ("setuid", "seteuid", "setresuid", "setgid", "setegid", "setresgid", "setgroups"):
+        monkeypatch.setattr(os, name, refused)
+    account = accounts.Account("harper", 1000, 1000, "", "/", "/bin/sh")
+    monkeypatch.setattr(os, "getresgid", lambda: (1000, 1000, 1000))
+    monkeypatch.setattr(os, "getresuid", lambda: (1000, 1000, 1000))
+    accounts.prove_irreversible(account, 0, 0)
+    monkeypatch.setattr(os, "getresuid", lambda: (1000, 1000, 0))
+    with pytest.raises(PermissionError, match="not the account's"):
+        accounts.prove_irreversible(account, 0, 0)
+
+
+def test_groups_by_their_names() -> None:
+    assert accounts.group_id("root") == 0
+    with pytest.raises(KeyError):
+        accounts.group_id("no-such-group")
+
+
+def test_stdio_is_closed_and_dev_null_takes_its_place() -> None:
+    def child() -> int:
+        os.closerange(0, 3)
+        descriptors.null_stdio()  # /dev/null itself becomes 0
+        null = os.stat(os.devnull).st_rdev
+        return int(descriptors.open_descriptors()[:3] != [0, 1, 2]) + sum(
+            os.fstat(fd).st_rdev != null for fd in range(3)
+        )
+
+    assert os.waitstatus_to_exitcode(os.waitpid(process.fork(child), 0)[1]) == 0
+
+
+class Exited(Exception):
+    """os._exit(2) of a test: what would run afterwards does not."""
+
+
+class TestDaemonize:
+    @pytest.fixture
+    def left(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        codes: list[int] = []
+
+        def leave(code: int) -> None:
+            codes.append(code)
+            raise Exited
+
+        monkeypatch.setattr(os, "_exit", leave)
+        return codes
+
+    @pytest.mark.parametrize(
+        ("word", "code"), [(b"\0", 0), (b"\x4emepd.conf: line 3", 78), (b"", 70)]
+    )
+    def test_the_starter_leaves_with_the_daemons_word(
+        self, monkeypatch: pytest.MonkeyPatch, left: list[int], capfd: Any, word: bytes, code: int
+    ) -> None:
+        real, ends = os.pipe2, []
+
+        def pipe2(flags: int) -> tuple[int, int]:
+            reader, writer = real(flags)
+            os.write(writer, word)  # the daemon's, by the time that it is read
+            ends.append(reader)
+            return reader, writer
+
+        monkeypatch.setattr(os, "pipe2", pipe2)
+        monkeypatch.setattr(os, "fork", lambda: 7)
+        with pytest.raises(Exited):
+            daemon.daemonize()
+        os.close(ends[0])
+        assert left == [code] and capfd.readouterr().err == word[1:].decode()
+
+    def test_the_daemon_is_the_second_child(
+        self, monkeypatch: pytest.MonkeyPatch, left: list[int]
+    ) -> None:
+        done: list[object] = []
+        monkeypatch.setattr(os, "fork", lambda: 0)
+        monkeypatch.setattr(os, "setsid", lambda: done.append("setsid"))
+        monkeypatch.setattr(os, "chdir", done.append)
+        monkeypatch.setattr(os, "umask", done.append)
+        monkeypatch.setattr(descriptors, "null_stdio", lambda: done.append("null"))
+        ready = daemon.daemonize()
+        assert done == ["setsid", "/", 0o022, "null"] and not left
+        os.close(ready._fd)
+
+    def test_the_first_child_leaves_at_once(
+        self, monkeypatch: pytest.MonkeyPatch, left: list[int]
+    ) -> None:
+        pids = [0, 7]
+        monkeypatch.setattr(os, "fork", lambda: pids.pop(0))
+        monkeypatch.setattr(os, "setsid", lambda: None)
+        with pytest.raises(Exited):
+            daemon.daemonize()
+        assert left == [0] and not pids

@@ -1,0 +1,108 @@
+"""The guard of a tree: what it reaps meanwhile, when it gives up, how it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mepd.posix import guard, process, rlimits
+from tests.conftest import is_gone, wait_for
+
+
+def watched(
+    tree: Callable[[], int], ends: tuple[socket.socket, socket.socket], at_end: Callable[[], object]
+) -> int:
+    """A guard of ``tree`` in a process of its own, which leaves with the sort of its end."""
+    me = os.getpid()
+    ours, lifeline = ends
+
+    def run() -> int:
+        ours.close()
+        watcher = guard.Guard(me)
+        status = watcher.watch(process.fork(tree), lifeline, at_end=at_end)
+        if os.WIFSIGNALED(status):
+            return 100 + os.WTERMSIG(status)
+        return os.waitstatus_to_exitcode(status)
+
+    return process.fork(run)
+
+
+def code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_an_orphan_is_reaped_and_its_end_is_not_taken_for_the_trees() -> None:
+    ends = ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+
+    def orphan() -> int:
+        os.write(writer, b"%d\n" % os.getpid())
+        return 3
+
+    def tree() -> int:
+        def middle() -> int:
+            process.fork(orphan)
+            return 0
+
+        os.waitpid(process.fork(middle), 0)
+        daemon = int(os.read(reader, 32))
+        wait_for(lambda: is_gone(daemon), 10, "the orphan's burial")
+        return 7
+
+    assert code(watched(tree, ends, lambda: None)) == 7
+    for fd in (reader, writer):
+        os.close(fd)
+    ours.close()
+    theirs.close()
+
+
+def test_words_on_the_lifeline_are_not_its_end() -> None:
+    ends = ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    told, tell = os.pipe()
+
+    def tree() -> int:
+        os.write(writer, b"u")
+        time.sleep(60)
+        return 0
+
+    pid = watched(tree, ends, lambda: os.write(tell, b"over"))
+    theirs.close()
+    assert os.read(reader, 1) == b"u"
+    ours.send(b"a word")
+    os.kill(pid, signal.SIGCONT)  # what a stopped parent's child is woken up with
+    ours.close()
+    assert code(pid) == 100 + signal.SIGKILL
+    assert os.read(told, 10) == b"over"
+    for fd in (reader, writer, told, tell):
+        os.close(fd)
+
+
+def test_a_sweep_gives_up_after_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be killed (uninterruptible, ps(1)) must not hold its guard for good."""
+    pid = process.fork(lambda: time.sleep(60) or 0)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(process, "freeze", lambda _: [])
+    monkeypatch.setattr(guard, "_reap_all", lambda: True)
+    guard.sweep(0.05)
+    assert not is_gone(pid)
+    monkeypatch.undo()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
+def test_a_signal_that_does_not_end_it_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    done: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rlimits, "no_core_dumps", lambda: done.append(("no core",)))
+    monkeypatch.setattr(signal, "signal", lambda *words: done.append(("signal", *words)))
+    monkeypatch.setattr(os, "kill", lambda *words: done.append(("kill", *words)))
+    assert guard.leave_like(int(number)) == 1
+    default = [] if number == signal.SIGKILL else [("signal", number, signal.SIG_DFL)]
+    assert done == [*default, ("no core",), ("kill", os.getpid(), number)]

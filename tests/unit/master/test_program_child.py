@@ -1,0 +1,45 @@
+"""A program of mepd.conf between its fork and its exec."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from mepd.config.settings import ProgramSection
+from mepd.master import program_child
+from mepd.posix import process
+from mepd.posix.accounts import Account
+
+
+def section(**keys: Any) -> ProgramSection:
+    return ProgramSection(**{"name": "p", "command": ("/bin/true",), **keys})
+
+
+def test_its_environment_is_its_accounts_and_its_own() -> None:
+    harper = Account("harper", 1000, 1000, "", "/home/harper", "/bin/sh")
+    env = program_child._environment(section(environment=(("A", "1"), ("HOME", "/srv"))), harper)
+    assert (env["USER"], env["LOGNAME"], env["HOME"], env["A"]) == ("harper", "harper", "/srv", "1")
+    root = program_child._environment(section(), None)
+    assert root.keys() == {"PATH", "HOME", "USER"} and root["HOME"] == "/root"
+
+
+def test_one_that_cannot_be_executed_says_why(capfd: Any) -> None:
+    me = os.getpid()
+
+    def end_of(**keys: Any) -> tuple[int, str]:
+        def child() -> int:
+            sys.stderr = open(2, "w", buffering=1, closefd=False)  # pytest's is closed
+            return program_child._exec(section(**keys), None, me)
+
+        pid = process.fork(child)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code, capfd.readouterr().err
+
+    code, said = end_of(command=("/no/such/program",))
+    assert code == 126 and said == (
+        "mepd: program p: /no/such/program: No such file or directory\n"
+    )
+    code, said = end_of(directory="/no/such/folder")
+    assert code == 126 and "No such file or directory" in said
+    assert end_of() == (0, "")
