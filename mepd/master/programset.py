@@ -38,6 +38,10 @@ class ProgramSet:
                 return program
         return None
 
+    def may_start(self, program: Program) -> bool:
+        """Not one that was replaced or removed meanwhile, and none once all is to end."""
+        return not self._closed and self.find(program.section.name) is program
+
     def close(self) -> None:
         """From now on nothing is started any more."""
         self._closed = True

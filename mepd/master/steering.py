@@ -186,6 +186,9 @@ class Steering:
         name = program.section.name
         if program.process is not None:
             raise ControlError(f"program {name} is {program.state.value}", os.EX_UNAVAILABLE)
+        if not self._c.config.programs.may_start(program):
+            text = f"program {name} is not started: it was changed meanwhile, or mepd stops"
+            raise ControlError(text, os.EX_UNAVAILABLE)
         program.start_anew()
 
         def then() -> Any:

@@ -307,7 +307,7 @@ class Supervisor:
         elif isinstance(message, wire.RegistrationFailed):
             endpoint.registered = False
             self._link_changed(endpoint, False, message.reason)
-        elif isinstance(message, wire.RequestRefused):
+        else:  # RequestRefused, the last of FROM_CONSUMER
             endpoint.failures += 1
             self.history.note(Kind.FAILED, name, stage="REQUEST", reason=message.reason)
 

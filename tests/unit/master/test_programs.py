@@ -13,14 +13,18 @@ import pytest
 
 from mepd.config.settings import ProgramSection
 from mepd.master import program_child, programs, spawner
+from mepd.master.asking import Caller
 from mepd.master.programs import Program
 from mepd.master.programset import ProgramSet
+from mepd.master.steering import Steering
 from mepd.model import ProgramState
 from mepd.posix.accounts import Account
+from mepd.posix.peer import Peer
 
 NO_PID = 2**22 + 1
 """No process has it: it is above the kernel's limit."""
 EXIT_3 = 3 << 8
+ROOT = Caller(Peer(1, 0, 0), True)
 
 
 class Rig:
@@ -157,29 +161,43 @@ class Fake:
 
     def __init__(self, section: ProgramSection) -> None:
         self.section = section
+        self.process: int | None = 1
+        self.state = ProgramState.STOPPING
         self.log: list[str] = []
         self.when_stopped: Callable[[], None] = lambda: None
 
     def start(self) -> None:
+        self.process = 1
         self.log.append("start")
+
+    start_anew = start
 
     def stop(self) -> None:
         self.log.append("stop")
+
+    def end(self) -> None:
+        self.process, self.state = None, ProgramState.STOPPED
+        self.when_stopped()
 
 
 def section(priority: int) -> ProgramSection:
     return ProgramSection(name="p", command=("/bin/true",), priority=priority)
 
 
-def changed() -> tuple[list[Fake], ProgramSet]:
-    """A set whose only program is stopping, to make room for another form of it."""
+def one() -> tuple[list[Fake], ProgramSet]:
+    """A set with one program; the list gets every one that is made."""
     made: list[Fake] = []
 
     def make(wanted: ProgramSection) -> Any:
         made.append(Fake(wanted))
         return made[-1]
 
-    programset = ProgramSet(make, [section(1)])
+    return made, ProgramSet(make, [section(1)])
+
+
+def changed() -> tuple[list[Fake], ProgramSet]:
+    """A set whose only program is stopping, to make room for another form of it."""
+    made, programset = one()
     programset.change([section(2)])
     return made, programset
 
@@ -187,7 +205,7 @@ def changed() -> tuple[list[Fake], ProgramSet]:
 def test_a_changed_program_begins_when_the_former_has_ended() -> None:
     made, programset = changed()
     assert made[0].log == ["stop"] and len(made) == 1 and programset.find("p") is None
-    made[0].when_stopped()
+    made[0].end()
     assert made[1].log == ["start"] and programset.programs == [made[1]]
     assert programset.find("p") is made[1]
 
@@ -195,5 +213,39 @@ def test_a_changed_program_begins_when_the_former_has_ended() -> None:
 def test_after_the_close_nothing_begins() -> None:
     made, programset = changed()
     programset.close()
-    made[0].when_stopped()
+    made[0].end()
     assert len(made) == 1 and programset.programs == []
+
+
+def test_one_that_made_room_and_is_stopped_again_by_the_shutdown() -> None:
+    """The shutdown may have listed it before it went."""
+    made, programset = changed()
+    made[0].end()
+    programset.close()
+    made[0].end()
+    assert len(made) == 2 and programset.programs == [made[1]]
+
+
+@pytest.mark.parametrize("what", ["", "changed", "removed", "shutdown"])
+def test_a_restart_starts_only_what_still_is_to_run(what: str) -> None:
+    """While the program ends, mepd.conf may change, or mepd itself be told to stop."""
+    made, programset = one()
+    looks: list[Callable[[], None]] = []
+    loop = SimpleNamespace(
+        clock=lambda: 0.0, call_later=lambda delay, callback: looks.append(callback)
+    )
+    config = SimpleNamespace(programs=programset, knows=lambda name: False, endpoints={})
+    commander: Any = SimpleNamespace(config=config, loop=loop)
+    answer = Steering(commander).table()["restart"].handler(ROOT, {"name": "p"})
+    said: list[Any] = []
+    answer.then(said.append)
+    if what == "shutdown":
+        programset.close()
+    elif what:
+        programset.change([section(2)] if what == "changed" else [])
+    made[0].end()
+    looks.pop()()
+    assert ("start" in made[0].log) == (what == "")
+    assert len(made) == (2 if what == "changed" else 1)
+    refusal = "program p is not started: it was changed meanwhile, or mepd stops"
+    assert [str(error) for error in said] == ([refusal] if what else [])
