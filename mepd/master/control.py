@@ -55,6 +55,14 @@ def listen(path: Path, mode: int, chown: str) -> socket.socket:
     return server
 
 
+def remove(path: Path) -> None:
+    """At the end, which comes also where the disk is read-only: the next start replaces it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        log.warning("%s stays: %s", path, e.strerror)
+
+
 def owner(chown: str) -> tuple[int, int | None]:
     """uid and gid of USER[:GROUP]; no gid without GROUP. Raises KeyError.
 

@@ -11,6 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_SIZE_MAX = 1024 * 1024
+
 
 def read(path: Path | None) -> dict[str, Any]:
     """The credentials as the file has them, {} if there are none; never an error.
@@ -20,10 +22,14 @@ def read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with path.open("rb") as file:
-            _warn_of_readers(path, os.fstat(file.fileno()))
-            value = json.loads(file.read())
-    except (OSError, ValueError) as e:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                log.error("credentials file %s is unusable: no regular file", path)
+                return {}
+            _warn_of_readers(path, info)
+            value = json.loads(file.read(_SIZE_MAX))
+    except (OSError, ValueError, RecursionError) as e:
         log.error("credentials file %s is unusable: %s", path, type(e).__name__)
         return {}
     if not isinstance(value, dict):

@@ -64,6 +64,7 @@ class LogWriter(logging.Handler):
         self._reaper: Reaper | None = None
         self._failures = 0
         self._closing = False
+        self._ready = False
         try:
             self._fork()
         except OSError as e:
@@ -81,7 +82,7 @@ class LogWriter(logging.Handler):
             raise
         finally:
             theirs.close()
-        self._socket = ours
+        self._socket, self._ready = ours, False
         self.process = identify(pid) or ProcessId(pid, 0.0)
 
     def _await_first_word(self) -> None:
@@ -96,6 +97,7 @@ class LogWriter(logging.Handler):
             os.waitpid(self.process.pid, 0)
             self.process = None
             raise LogFailure(str(word.get("error") or "the log-writer ended at once"))
+        self._ready = True
         self._socket.setblocking(False)
 
     # --- on the loop ------------------------------------------------------------------
@@ -115,7 +117,7 @@ class LogWriter(logging.Handler):
             self._loop.watch(self._socket.fileno(), self._hear, self._flush if blocked else None)
 
     def _hear(self) -> None:
-        """An alert, or the end, which the reaper tells."""
+        """That it is ready, or cannot be; an alert; or the end, which the reaper tells."""
         assert self._socket is not None and self._loop is not None
         try:
             word = words.hear(self._socket)
@@ -124,12 +126,18 @@ class LogWriter(logging.Handler):
             return
         if word is None:
             return
-        self.alert = str(word.get("alert", self.alert))
-        if word.get("alert"):
+        if "ready" in word:
+            self._ready, self.alert = True, ""
+            self._flush()
+            return
+        before, self.alert = self.alert, str(word.get("error", word.get("alert", self.alert)))
+        if self.alert and ("alert" in word or self.alert != before):
             log.critical("%s", self.alert)
 
     def _ended(self, status: int) -> None:
         if self._socket is not None and self._loop is not None:
+            if not self._ready:
+                self._hear()  # why it could not begin
             self._loop.forget(self._socket.fileno())
             self._socket.close()
         self._socket, self.process = None, None
@@ -151,8 +159,8 @@ class LogWriter(logging.Handler):
             return
         assert self._socket is not None
         self._socket.setblocking(False)
+        self._blocked = False
         self._watch()
-        self._flush()
 
     # --- lines ------------------------------------------------------------------------
     def emit(self, record: logging.LogRecord) -> None:
@@ -171,7 +179,7 @@ class LogWriter(logging.Handler):
             self._flush()
 
     def _flush(self) -> None:
-        if self._socket is None:
+        if self._socket is None or not self._ready:
             return
         try:
             while self._waiting:
@@ -212,7 +220,7 @@ class LogWriter(logging.Handler):
     def close(self) -> None:
         """Let it write what it has, for a moment; then it is over."""
         super().close()
-        self._closing = True
+        self._closing = self._ready = True
         if self._socket is None or self.process is None:
             return
         deadline = time.monotonic() + _END_MAX

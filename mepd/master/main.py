@@ -19,7 +19,7 @@ from mepd import log as mepdlog
 from mepd.config import folder, ini, ownership
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError, WireError
-from mepd.master import precheck
+from mepd.master import control, precheck
 from mepd.master.logs import LogFailure, LogWriter
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
@@ -160,6 +160,8 @@ def _supervisor(
         return Supervisor(settings, snapshots, account, debug, notifier, writer)
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
+    except OSError as e:
+        raise StartupError(f"the system refuses: {e.strerror}", os.EX_OSERR) from None
     except KeyError as e:  # an account of a [program:x] that does not exist
         raise StartupError(f"{settings.path}: {e.args[0]}", os.EX_CONFIG) from None
 
@@ -177,6 +179,13 @@ def _listen(supervisor: Supervisor, settings: Settings) -> None:
         raise StartupError(
             f"{settings.path}: [control] chown = {section.chown}: {e.args[0]}", os.EX_CONFIG
         ) from None
+
+
+def _daemonize() -> daemon.Readiness:
+    try:
+        return daemon.daemonize()
+    except OSError as e:
+        raise StartupError(f"cannot become a daemon: {e.strerror}", os.EX_OSERR) from None
 
 
 def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) -> int:
@@ -209,7 +218,7 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     finally:
         # One more signal is no other end: Python takes its handlers back while it leaves.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        settings.mepd.pidfile.unlink(missing_ok=True)
+        control.remove(settings.mepd.pidfile)
         writer.close()
         os.close(pidfile)
 
@@ -222,7 +231,7 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
     try:
         settings = _load(args.configuration, environ)
         if not args.nodaemon:
-            ready = daemon.daemonize()
+            ready = _daemonize()
         return _run(args, settings, ready)
     except StartupError as e:
         if logging.getLogger().handlers:

@@ -62,15 +62,13 @@ class Program:
         account = accounts.lookup(section.user) if section.user else None
         if account is not None and account.uid == os.geteuid():
             account = None
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        log_fd = os.open(self._logfile, flags, 0o640)
         ours, theirs = socket.socketpair()
         master = os.getpid()
         try:
             pid = spawner.program(
                 f"mepd: program {section.name}",
                 lambda: program_child.run(section, account, theirs, master),
-                log_fd,
+                self._logfile,
                 theirs,
             )
         except OSError:
@@ -78,7 +76,6 @@ class Program:
             raise
         finally:
             theirs.close()
-            os.close(log_fd)
         self._lifeline = ours
         self.process = process.identify(pid) or ProcessId(pid, 0.0)
         self._reaper.watch(pid, self._ended)
@@ -108,11 +105,11 @@ class Program:
     def _ended(self, status: int) -> None:
         before = self.state
         self._cancel()
+        how = self._last_word() or describe_end(status)
         if self._lifeline is not None:
             self._lifeline.close()
         pid = self.process.pid if self.process else 0
         self._lifeline, self.process = None, None
-        how = describe_end(status)
         log.info("program %s: %s (%d)", self.section.name, how, pid)
         self._reaper.kill_strays()
         if before is ProgramState.STOPPING:
@@ -124,6 +121,16 @@ class Program:
             self._set(ProgramState.EXITED, how)
             if self.section.autorestart:
                 self.start()
+
+    def _last_word(self) -> str:
+        """Why its guard could not begin, if that is so."""
+        if self._lifeline is None:
+            return ""
+        try:
+            word = self._lifeline.recv(spawner.LAST_WORD_MAX, socket.MSG_DONTWAIT)
+        except OSError:
+            return ""
+        return word.decode("utf-8", "replace")
 
     def _failed(self, how: str) -> None:
         self._failures += 1

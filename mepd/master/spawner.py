@@ -23,6 +23,8 @@ from mepd.posix.accounts import Account
 
 log = logging.getLogger(__name__)
 
+LAST_WORD_MAX = 500
+
 
 def preload_launch() -> None:
     """Load what a launch child needs, so that no start has to. Raises nothing.
@@ -157,14 +159,36 @@ def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
     os.chdir("/")
 
 
-def program(title: str, run: Callable[[], int], log_fd: int, lifeline: socket.socket) -> int:
-    """Fork a guard for a program; ``run`` is the guard's whole life. Raises OSError."""
+def program(title: str, run: Callable[[], int], logfile: Path, lifeline: socket.socket) -> int:
+    """Fork a guard for a program; ``run`` is the guard's whole life. Raises OSError.
+
+    The guard opens the log: a disk that is stuck is not to hold the master. If it cannot,
+    it says so by the lifeline.
+    """
+    master = os.getpid()
 
     def child() -> int:
-        _detach(title, {1: log_fd, 2: log_fd}, [lifeline.fileno()])
+        _detach(title, {}, [lifeline.fileno()])
+        process.die_with_parent(master)
+        try:
+            log_fd = _open_log(logfile)
+        except OSError as e:
+            lifeline.send(f"log {logfile}: {e.strerror}".encode("utf-8", "replace")[:LAST_WORD_MAX])
+            return os.EX_CANTCREAT
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        os.close(log_fd)
         return run()
 
     return process.fork(child)
+
+
+def _open_log(path: Path) -> int:
+    """For appending; a FIFO that nobody reads is an error. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags | os.O_NONBLOCK, 0o640)
+    os.set_blocking(fd, True)
+    return fd
 
 
 def log_writer(title: str, sock: socket.socket, section: MepdSection) -> int:

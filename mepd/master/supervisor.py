@@ -169,7 +169,7 @@ class Supervisor:
             self._console.close()
             if self._control is not None:
                 self._control.close()
-                self.config.settings.control.file.unlink(missing_ok=True)
+                control.remove(self.config.settings.control.file)
         log.info("mepd stopped")
         return self.exit_code
 

@@ -16,11 +16,13 @@ class AlreadyRunning(Exception):
 def lock_pidfile(path: Path) -> int:
     """Take the pidfile: locked for the life of the process, holding its pid.
 
-    A file left by a dead process is taken over. Returns the descriptor, which must stay
-    open. Raises AlreadyRunning or OSError.
+    A file left by a dead process is taken over. Nobody else may open it: whoever can read
+    a file can lock it. Returns the descriptor, which must stay open. Raises AlreadyRunning
+    or OSError.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,7 +66,7 @@ class Readiness:
 
 
 def daemonize() -> Readiness:
-    """Double fork into a session of its own; returns in the daemon only.
+    """Double fork into a session of its own; returns in the daemon only. Raises OSError.
 
     The process that was started stays until the daemon tells its readiness, and leaves
     with that code (70 if the daemon died without a word).
@@ -76,10 +78,15 @@ def daemonize() -> Readiness:
         os.write(2, word[1:])
         os._exit(word[0] if word else os.EX_SOFTWARE)
     os.close(reader)
+    ready = Readiness(writer)
     os.setsid()
-    if os.fork():
-        os._exit(0)
+    try:
+        if os.fork():
+            os._exit(0)
+    except OSError as e:
+        ready.tell(os.EX_OSERR, f"mepd: cannot fork: {e.strerror}\n")
+        os._exit(os.EX_OSERR)
     os.chdir("/")
     os.umask(0o022)
     descriptors.null_stdio()
-    return Readiness(writer)
+    return ready

@@ -300,6 +300,38 @@ def test_a_program_that_cannot_start_becomes_fatal(
     assert "return code: 3" in p.description
 
 
+def test_R7_a_log_of_a_program_that_cannot_be_opened_is_named(
+    loop: Loop, reaper: Reaper, tmp_path: Path
+) -> None:
+    """A FIFO that nobody reads, or a folder: the master does not wait for it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, reason in ((fifo, "No such device or address"), (tmp_path, "Is a directory")):
+        p = program(loop, reaper, tmp_path, "exit 0", startretries=0, stdout_logfile=path)
+        p.start()
+        run_until(loop, lambda p=p: p.state is ProgramState.FATAL)  # type: ignore[misc]
+        assert f"log {path}: {reason}" in p.description
+
+
+def test_R7_the_guard_waits_for_a_stuck_disk_not_the_master(
+    loop: Loop, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, opened = os.getpid(), os.open
+
+    def stuck(path: Any, *args: Any, **keys: Any) -> int:
+        if str(path).endswith("program-p.log"):
+            assert os.getpid() != master
+            signal.pause()
+        return opened(path, *args, **keys)
+
+    monkeypatch.setattr(os, "open", stuck)
+    p = program(loop, reaper, tmp_path, "exit 0", startsecs=0.0, stopwaitsecs=0.1)
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.RUNNING)
+    p.stop()
+    run_until(loop, lambda: p.state is ProgramState.STOPPED)
+
+
 def test_a_program_that_ignores_its_signal_is_killed(
     loop: Loop, reaper: Reaper, tmp_path: Path
 ) -> None:

@@ -169,8 +169,30 @@ class TestLogWriter:
         loop.timers.pop()[1]()
         assert len(writers.pids) == 1 and len(loop.timers) == 1, "refused: once more, later"
         loop.timers.pop()[1]()
+        ((hear, _),) = loop.watched.values()
+        hear()
         heard = [json.loads(writers.theirs[1].recv(4096))]
         assert "while it was away" in heard[0]["message"] and writer.restarts == 1
+        writer.close()
+
+    def test_R7_what_one_that_cannot_open_the_log_was_sent_waits_for_the_next(
+        self, writers: Writers
+    ) -> None:
+        loop, reaper = FakeLoop(), FakeReaper()
+        writer = LogWriter(SECTION)
+        writer.attach(loop, reaper)  # type: ignore[arg-type]
+        writers.words = [b'{"error": "log mepd.log: Read-only file system"}']
+        reaper.ended[writers.pids[0]](9)
+        writer.emit(logging.makeLogRecord({"msg": "while it was away", "levelname": "INFO"}))
+        loop.timers.pop()[1]()
+        reaper.ended[writers.pids[1]](73 << 8)
+        assert "Read-only file system" in writer.alert
+        writers.words = [b'{"ready": true}']
+        loop.timers.pop()[1]()
+        ((hear, _),) = loop.watched.values()
+        hear()
+        assert "while it was away" in json.loads(writers.theirs[2].recv(4096))["message"]
+        assert writer.alert == "" and writer.lost == 0
         writer.close()
 
     def test_what_cannot_be_logged_ends_nothing(self, writers: Writers) -> None:

@@ -266,3 +266,22 @@ def test_the_numbers(daemon: Daemon, tmp_path: Path) -> None:
     daemon.configure()
     os.kill(daemon.pid, signal.SIGHUP)
     wait_for(lambda: not prom.exists(), what="the file's removal")
+
+
+def test_R7_a_read_only_disk_does_not_spoil_the_end(daemon: Daemon) -> None:
+    """What cannot be removed stays, is told, and is in nobody's way later."""
+    run = daemon.pidfile.parent
+    run.mkdir()
+    assert daemon.start().returncode == 0
+    pid = daemon.pid
+    subprocess.run(["mount", "--bind", run, run], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", run], check=True)
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: is_gone(pid), 20, "the end of mepd")
+    finally:
+        subprocess.run(["umount", run], check=True)
+    log = daemon.log()
+    assert f"{daemon.pidfile} stays: Read-only file system" in log
+    assert "mepd stopped" in log and "unexpected error" not in log
+    assert daemon.start().returncode == 0

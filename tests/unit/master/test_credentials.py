@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,16 @@ def test_an_unusable_file_is_named_and_not_quoted(
 def test_a_missing_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert credentials.read(tmp_path / "none") == {}
     assert "none is unusable: FileNotFoundError" in caplog.text
+
+
+def test_R7_a_fifo_is_not_waited_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert credentials.read(path) == {}
+    assert f"{path} is unusable: no regular file" in caplog.text
+
+
+def test_json_beyond_all_depth(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("[" * 500_000)
+    assert credentials.read(path) == {}
+    assert f"{path} is unusable" in caplog.text
