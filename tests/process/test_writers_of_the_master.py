@@ -214,6 +214,53 @@ class TestLogWriter:
         assert json.loads(writers.theirs[0].recv(4096))["publish"] == "small"
         writer.close()
 
+    def test_what_was_not_taken_before_the_loop_goes_by_the_loop(self, writers: Writers) -> None:
+        writer = LogWriter(SECTION)
+        record = logging.makeLogRecord({"msg": "x" * 4000, "levelname": "INFO"})
+        while not writer._waiting:
+            writer.emit(record)
+        writer.publish(Path("/run/mepd.prom"), "first")
+        writer.publish(Path("/run/mepd.prom"), "newest")
+        loop = FakeLoop()
+        writer.attach(loop, FakeReaper())  # type: ignore[arg-type]
+        ((_, flush),) = loop.watched.values()
+        assert flush is not None
+        writers.theirs[0].setblocking(False)
+        published: list[str] = []
+        while not published:
+            packet = json.loads(writers.theirs[0].recv(1 << 20))
+            published += [packet["publish"]] if "publish" in packet else []
+            flush()
+        assert published == ["newest"] and writer.lost == 0
+        ((_, flush),) = loop.watched.values()
+        assert flush is None
+        writer.close()
+
+    def test_an_end_after_the_last_word_starts_nothing(self, writers: Writers) -> None:
+        loop, reaper = FakeLoop(), FakeReaper()
+        writer = LogWriter(SECTION)
+        writer.attach(loop, reaper)  # type: ignore[arg-type]
+        reaper.ended[writers.pids[0]](9)
+        writer.close()
+        loop.timers.pop()[1]()
+        assert len(writers.pids) == 1 and not loop.timers
+        reaper.ended[writers.pids[0]](9)
+        assert not loop.timers
+
+    def test_an_alert_that_is_over_is_not_logged(
+        self, writers: Writers, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = FakeLoop()
+        writer = LogWriter(SECTION)
+        writer.attach(loop, FakeReaper())  # type: ignore[arg-type]
+        ((hear, _),) = loop.watched.values()
+        for word in (b'{"alert": "disk full"}', b'{"alert": ""}'):
+            writers.theirs[0].send(word)
+            hear()
+        assert writer.alert == "" and caplog.text.count("disk full") == 1
+        assert len(caplog.records) == 1
+        writer.close()
+
     def test_one_that_does_not_end_is_killed(
         self, writers: Writers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -304,3 +351,34 @@ class TestAuditWriter:
         rig.writer.close()
         rig.loop.timers.pop()[1]()
         assert len(writers.pids) == 1
+
+    def test_nothing_is_asked_of_one_that_is_away(self, writers: Writers) -> None:
+        rig = AuditRig()
+        rig.reaper.ended[writers.pids[0]](0)
+        rig.writer.reopen()
+        rig.writer.add(SimpleNamespace(audit=None))  # type: ignore[arg-type]
+        (again,) = rig.loop.timers
+        again[1]()
+        with pytest.raises(BlockingIOError):
+            writers.theirs[1].recv(4096, socket.MSG_DONTWAIT)
+        assert len(writers.pids) == 2, "the next has opened its log anew by itself"
+
+    def test_a_uep_that_has_ended_before_its_turn_is_passed_over(self, writers: Writers) -> None:
+        rig = AuditRig()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = SimpleNamespace(uep_id="ab12")
+        about = {"uid": 1000, "process": SimpleNamespace(pid=7), "request": request}
+        rig.writer._waiting.append(SimpleNamespace(audit=None))  # type: ignore[arg-type]
+        rig.writer.add(SimpleNamespace(audit=ours, **about))  # type: ignore[arg-type]
+        packet, fds, _, _ = socket.recv_fds(writers.theirs[0], 4096, 4)
+        assert json.loads(packet) == {"uid": 1000, "pid": 7, "uep": "ab12"} and len(fds) == 1
+        os.close(fds[0])
+        for end in (ours, theirs):
+            end.close()
+
+    def test_an_end_that_is_told_twice_is_one(self, writers: Writers) -> None:
+        rig = AuditRig()
+        rig.writer.close()
+        for _ in range(2):
+            rig.reaper.ended[writers.pids[0]](0)
+        assert rig.writer.process is None and not rig.loop.timers

@@ -80,11 +80,16 @@ def test_arguments_as_they_should_be() -> None:
 @pytest.mark.parametrize(
     ("args", "passing"),
     [
-        ({}, "abc"), ({"user": "harper"}, "ab"), ({"user": "1001"}, "c"), ({"endpoint": "gpu"}, "abc"),
-        ({"endpoint": MEP}, "abc"), ({"endpoint": "cpu"}, ""), ({"states": ["STOPPING"]}, "b"),
+        ({}, "abc"),
+        ({"user": "harper"}, "ab"),
+        ({"user": "1001"}, "c"),
+        ({"endpoint": "gpu"}, "abc"),
+        ({"endpoint": MEP}, "abc"),
+        ({"endpoint": "cpu"}, ""),
+        ({"states": ["STOPPING"]}, "b"),
         ({"states": ["RUNNING"], "user": "harper"}, "a"),
     ],
-)  # fmt: skip
+)
 def test_filters(args: dict[str, Any], passing: str) -> None:
     ueps = {"a": uep("a"), "b": uep("b", state=UepState.STOPPING), "c": uep("c", "jessie", 1001)}
     assert {k for k, u in ueps.items() if asking.wanted(args)(u)} == set(passing)
