@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import psutil
 
-from mepd.posix import process
+from mepd.posix import descriptors, process
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Reaper:
         except (psutil.Error, ProcessLookupError):
             return True  # gone
 
+    @descriptors.spare()
     def kill_strays(self, session: int = 0) -> int:
         """SIGKILL the strays and what they have forked; how many there were."""
         found = process.freeze_children(lambda: self.strays(session))

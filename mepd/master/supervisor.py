@@ -33,7 +33,7 @@ from mepd.master.table import UepTable
 from mepd.master.taskaudit import TaskAudit
 from mepd.master.verbs import Verbs
 from mepd.master.workers import Worker
-from mepd.posix import process, syscalls
+from mepd.posix import descriptors, process, syscalls
 from mepd.posix.accounts import Account
 from mepd.posix.notify import Notifier
 from mepd.wire import worker as wire
@@ -73,6 +73,7 @@ class Supervisor:
         log_writer: LogWriter,
     ) -> None:
         syscalls.set_subreaper()
+        descriptors.keep_spare()
         self.loop = Loop()
         self.table = UepTable()
         self.history = History()

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_SPARE = 2
+_spare: list[int] = []
+
+
+def keep_spare() -> None:
+    """Put descriptors aside for :func:`spare`. Raises OSError."""
+    while len(_spare) < _SPARE:
+        _spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def forget_spare() -> None:
+    """In a forked child, where their numbers will be others'."""
+    _spare.clear()
+
+
+@contextlib.contextmanager
+def spare() -> Iterator[None]:
+    """What runs inside can open two, also in a process that has no descriptor left.
+
+    Nothing may stay open of them. Without :func:`keep_spare` it does nothing.
+    """
+    freed = bool(_spare)
+    while _spare:
+        os.close(_spare.pop())
+    try:
+        yield
+    finally:
+        if freed:
+            with contextlib.suppress(OSError):
+                keep_spare()
 
 
 def open_descriptors() -> list[int]:

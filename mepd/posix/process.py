@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 import psutil
 
+from mepd.posix import descriptors
 from mepd.posix.parent import die_with_parent as die_with_parent  # noqa: F401
 from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
@@ -64,6 +65,7 @@ def _live(child: Callable[[], int]) -> NoReturn:
     """The whole life of a forked child."""
     code = os.EX_SOFTWARE
     try:
+        descriptors.forget_spare()
         gc.freeze()
         reset_signals()
         code = child()
@@ -101,6 +103,7 @@ class ProcessId:
     created: float
 
 
+@descriptors.spare()
 def identify(pid: int) -> ProcessId | None:
     """The identity of a running process or a zombie; None if there is none."""
     fields = _stat(pid)
@@ -121,12 +124,14 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
+@descriptors.spare()
 def exec_confirmed(pid: int) -> bool:
     """Whether a forked child has exec'ed; False too when it is gone (proc(5), stat field 9)."""
     fields = _stat(pid)
     return bool(fields) and fields[0] not in b"ZX" and not int(fields[6]) & _PF_FORKNOEXEC
 
 
+@descriptors.spare()
 def signal_process(target: ProcessId, signum: int) -> bool:
     """Send a signal to exactly this process, never to one that reuses its pid.
 
@@ -148,6 +153,7 @@ def signal_process(target: ProcessId, signum: int) -> bool:
         os.close(fd)
 
 
+@descriptors.spare()
 def signal_group(leader: ProcessId, signum: int) -> bool:
     """Send a signal to the process group that ``leader`` leads, if it still leads one."""
     if leader.pid <= 1 or identify(leader.pid) != leader:
@@ -161,6 +167,7 @@ def signal_group(leader: ProcessId, signum: int) -> bool:
         return False
 
 
+@descriptors.spare()
 def children() -> list[int]:
     """The pids of this process's own children, dead ones that were not waited for included.
 
@@ -173,6 +180,7 @@ def children() -> list[int]:
         return [p.pid for p in psutil.Process().children()]
 
 
+@descriptors.spare()
 def descendants(*roots: int) -> list[ProcessId]:
     """All living descendants of these processes, by one look at /proc."""
     below: dict[int, list[tuple[int, list[bytes]]]] = {}
@@ -214,6 +222,7 @@ def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
     return _each_new(find, lambda target: signal_process(target, signal.SIGSTOP))
 
 
+@descriptors.spare()
 def freeze_children(find: Callable[[], list[int]]) -> list[ProcessId]:
     """:func:`freeze` for children of this process by their pids, and all below them.
 
@@ -245,6 +254,7 @@ def _family(root: ProcessId) -> list[ProcessId]:
     return [root, *found] if identify(root.pid) == root else []
 
 
+@descriptors.spare()
 def kill_tree(root: ProcessId) -> None:
     """SIGKILL a process, its group and all its descendants, whatever their sessions."""
     family = freeze(lambda: _family(root))

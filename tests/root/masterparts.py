@@ -21,7 +21,7 @@ from mepd.master.starts import StartRules, Starts
 from mepd.master.stopping import Stopper
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest
-from mepd.posix import syscalls
+from mepd.posix import descriptors, syscalls
 from mepd.wire import start_request
 from mepd.wire.worker import NoticeDone, SendNotice, Settle, StartRequested
 
@@ -42,6 +42,7 @@ class Harness:
 
     def __init__(self, snapshot: EndpointSnapshot, **rules: Any) -> None:
         syscalls.set_subreaper()
+        descriptors.keep_spare()
         self.loop = Loop()
         self.reaper = Reaper()
         self.loop.on_signal(signal.SIGCHLD, self.reaper.collect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -412,6 +413,53 @@ def test_R6_no_descriptor_left_is_answered_at_each_step(make: Make, harper: User
     token = h.request(ask(harper))
     h.run_until(lambda: token in h.settled)
     assert h.uep().state is UepState.RUNNING
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open("/dev/null", os.O_RDONLY)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "stop_all"])
+def test_R6_with_no_descriptor_left_user_endpoints_can_be_ended(
+    make: Make, harper: User, how: str
+) -> None:
+    h = make()
+    tokens = [h.request(ask(harper)) for _ in range(3)]
+    h.run_until(lambda: set(tokens) <= set(h.settled))
+    first = next(iter(h.table))
+    with no_descriptor_left():
+        if how == "stop_all":
+            h.stopper.stop_all("test", signal.SIGTERM)
+        elif how == "kill":
+            h.stopper.kill(first, "test")
+        else:
+            h.stopper.stop(first, "test")
+        h.run_until(lambda: len(h.table) == (0 if how == "stop_all" else 2))
+        h.run_until(lambda: is_gone(first.process.pid))
+        assert first not in h.table
+    tokens.append(h.request(ask(harper)))
+    h.run_until(lambda: tokens[-1] in h.settled)
+    assert h.texts() == []
+
+
+def test_R6_no_descriptor_left_for_a_start_that_hangs(make: Make, harper: User) -> None:
+    h = make("import time\ntime.sleep(600)\n", rules={"start_timeout": 1.0})
+    token = h.request(ask(harper))
+    h.run_until(lambda: h.uep().state is UepState.STARTING)
+    with no_descriptor_left():
+        h.run_until(lambda: token in h.settled)
+    assert "did not start in time" in h.texts()[0]
 
 
 def test_E8_names_are_of_one_form_and_belong_to_the_endpoint(make: Make, harper: User) -> None:
