@@ -9,11 +9,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pika
-from pika import exceptions
+from pika import data, exceptions
 
 from mepd.consumer.names import is_short_string
 from mepd.errors import WireError
+from mepd.wire import headertables
 
+headertables.harden(data)
 CONNECT_TIMEOUT_S = 10.0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pika
+from pika import data
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
 from pika.channel import Channel
@@ -21,7 +22,9 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 from pika.spec import Basic, BasicProperties
 
 from mepd.gateway.failures import BrokerDown, Unroutable
+from mepd.wire import headertables
 
+headertables.harden(data)
 log = logging.getLogger(__name__)
 
 BACKOFF_MAX_S = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pika import BasicProperties, SelectConnection, URLParameters
+from pika import BasicProperties, SelectConnection, URLParameters, data
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import (
@@ -13,6 +13,10 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
+
+from mepd.wire import headertables
+
+headertables.harden(data)
 
 
 class Connection(SelectConnection):  # type: ignore[misc]

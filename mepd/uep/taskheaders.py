@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mepd.errors import WireError
+from mepd.wire import headertables
 from mepd.wire.framing import parse_json
 from mepd.wire.message import unpack_task
 
@@ -45,6 +46,8 @@ def task_id_of(headers: dict[str, Any], body: bytes) -> str:
 
 def read_headers(task_id: str, headers: dict[str, Any]) -> TaskHeaders:
     """Raises WireError naming the header at fault."""
+    if headertables.UNREADABLE in headers:
+        raise WireError("the message's headers cannot be read")
     function_id = headers.get("function_uuid") or ""
     serializers = headers.get("result_serializers") or []
     if not isinstance(function_id, str):

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from consumer_fixtures import FakeMaster, FakeService, control, until
+from oddheaders import ODD_HEADERS, OddProperties
 from rabbit import Rabbit
 
 from mepd.wire.worker import (
@@ -149,6 +150,25 @@ def test_A4_malformed_messages(online: FakeMaster, service: FakeService, case: s
 def test_A4_all_at_once_then_a_good_one(online: FakeMaster, service: FakeService) -> None:
     service.publish(*[b"{" * n for n in range(1, 301)])
     until(lambda: len(online.all(RequestRefused)) == 300)
+    still_serves(online, service)
+
+
+@pytest.mark.parametrize("value", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_A4_headers_that_pika_cannot_decode(
+    online: FakeMaster, service: FakeService, value: bytes
+) -> None:
+    """They matter to nobody here: a request with them is served, on the same connection."""
+    request = service.request()
+    with service.channel() as channel:
+        channel.confirm_delivery()
+        properties = OddProperties(value, int(time.time()))
+        for body in (b"{}", json.dumps(request).encode()):
+            channel.basic_publish("", service.command_queue, body, properties)
+    online.next(RequestRefused)
+    told = online.next(StartRequested)
+    assert told.request["name"] == request["kwargs"]["name"]
+    online.send(Settle(told.token))
+    assert not online.all(EndpointOnline)[1:], "it was never offline"
     still_serves(online, service)
 
 

@@ -10,6 +10,7 @@ import pika
 import pytest
 from gateway_fixtures import FakeMep, FakeUep, Site, User, poll, running_site, unique
 from gateway_fixtures import payload as packed
+from oddheaders import ODD_HEADERS, OddProperties
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ProbableAuthenticationError
 
 from mepd.wire import message
@@ -153,6 +154,31 @@ def test_a_result_counts_only_from_its_user_endpoint(
     path = f"/v2/tasks/{task}"
     poll(lambda: victim.call("GET", path).json()["status"] == "success", "the true result")
     assert "no" not in victim.call("GET", path).json()["result"]
+
+
+def test_headers_that_pika_cannot_decode_cost_nobody_else(
+    two: Any, site: Site, mep: FakeMep
+) -> None:
+    """A user endpoint sends them as results and as heartbeats; others' results go on."""
+    first, _, _, _ = two
+    url = first.creds["task_queue_info"]["connection_url"]
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for value in ODD_HEADERS.values():
+        for exchange in ("mepd.results", "mepd.heartbeats"):
+            channel.basic_publish(exchange, first.id, b"x", OddProperties(value))
+    connection.close()
+    poll(
+        lambda: site.log().count("dropping a message of user endpoint") == 2
+        and site.log().count("dropping a status report of") == 2,
+        "they are read and dropped",
+    )
+    another = User(site, unique("another"))
+    _, answer = submitted(another, mep)
+    (task,) = next(iter(answer["tasks"].values()))
+    poll(lambda: another.finished([task]), "another's result")
+    assert "connection to the broker closed" not in site.log()
 
 
 def test_accounts_end(site: Site) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from oddheaders import ODD_HEADERS, OddProperties
 from rabbit import Rabbit
 from uep_fixtures import (
     PROCESSES,
@@ -29,6 +30,8 @@ from uep_fixtures import (
     starters,
     until,
 )
+
+from mepd.wire.message import Task, pack_task
 
 Start = Callable[..., Uep]
 
@@ -353,6 +356,25 @@ def test_poison_messages_never_loop(service: Service, start: Start) -> None:
     uep.process.terminate()
     assert uep.wait() == 0
     assert service.depth(service.task_queue) == 0
+
+
+@pytest.mark.parametrize("value", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_headers_that_pika_cannot_decode_are_an_error_result(
+    service: Service, start: Start, value: bytes
+) -> None:
+    uep = start()
+    task_id = str(uuid.uuid4())
+    body = pack_task(Task(task_id, pack_call(double, 3)))
+    service.channel().basic_publish("", service.task_queue, body, OddProperties(value))
+    refused = service.result()
+    assert refused.task_id == task_id and refused.is_error
+    assert "headers cannot be read" in refused.data
+    service.send(double, 4)
+    assert service.value() == 8
+    uep.process.terminate()
+    assert uep.wait() == 0
+    assert service.depth(service.task_queue) == 0
+    assert "connection closed" not in uep.text()
 
 
 @pytest.mark.parametrize(
