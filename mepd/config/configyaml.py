@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mepd.config import limits, safeyaml
+from mepd.config import limits, safeyaml, textfile
 from mepd.config.names import UUID, nearest
 from mepd.errors import ConfigError
 from mepd.posix.rlimits import Limit
@@ -113,6 +113,8 @@ class ConfigYaml:
         value = self.text(key)
         if not value:
             return None
+        if not textfile.is_path(value):
+            raise self.error(key, f"{value[:80]!r} is no path")
         try:
             return os.path.normpath(Path(value).expanduser())
         except RuntimeError:
@@ -149,6 +151,8 @@ class ConfigYaml:
             return default
         if not words or not words[0]:
             raise self.error("uep_command", "is empty")
+        if not all(map(textfile.is_path, words)):
+            raise self.error("uep_command", "holds what no command can")
         if len(words) == 1:
             words = (words[0], *default[1:])
         if not any("{name}" in word for word in words[1:]):

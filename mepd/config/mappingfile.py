@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from mepd.config import textfile
 from mepd.errors import ConfigError
 
 EXPRESSION = "expression_identity_mapping#1.0.0"
@@ -64,7 +65,7 @@ def _check_command(document: Mapping[str, Any], number: int, path: str) -> None:
     command = document.get("command")
     if not isinstance(command, list) or not command:
         raise ConfigError(f"document {number}: command must be a list of texts", path)
-    if not all(isinstance(word, str) and "\0" not in word for word in command):
+    if not all(isinstance(word, str) and textfile.is_path(word) for word in command):
         raise ConfigError(f"document {number}: command must be a list of texts", path)
     if not command[0].startswith("/"):
         raise ConfigError(f"document {number}: command must be an absolute path", path)

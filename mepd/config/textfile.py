@@ -23,9 +23,10 @@ def read_text(path: Path) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)  # a folder cannot be made a file object, not even to be closed
+        raise ConfigError("is no regular file", str(path))
     with os.fdopen(fd, "rb") as f:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ConfigError("is no regular file", str(path))
         data = f.read(FILE_MAX + 1)
     if len(data) > FILE_MAX:
         raise ConfigError(f"larger than {FILE_MAX} bytes", str(path))
@@ -38,6 +39,11 @@ def read_text(path: Path) -> str | None:
         line = text.count("\n", 0, control.start()) + 1
         raise ConfigError(f"a control character ({control[0]!r})", str(path), line)
     return text
+
+
+def is_path(text: str) -> bool:
+    """Whether the system can take ``text`` for a path or a word of a command."""
+    return "\0" not in text and text.encode("utf-8", "ignore").decode() == text
 
 
 def version_of(text: str) -> str:

@@ -22,11 +22,13 @@ def read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                log.error("credentials file %s is unusable: no regular file", path)
-                return {}
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            log.error("credentials file %s is unusable: no regular file", path)
+            return {}
+        with os.fdopen(fd, "rb") as file:
             _warn_of_readers(path, info)
             value = json.loads(file.read(_SIZE_MAX))
     except (OSError, ValueError, RecursionError) as e:

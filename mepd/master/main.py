@@ -56,7 +56,7 @@ def _load(path: Path, environ: Mapping[str, str]) -> Settings:
     except ConfigError as e:
         raise StartupError(str(e), os.EX_CONFIG) from None
     except OSError as e:
-        raise StartupError(f"{path}: {e.strerror}", os.EX_NOINPUT) from None
+        raise StartupError(f"{e.filename or path}: {e.strerror}", os.EX_NOINPUT) from None
 
 
 def _check_owners(settings: Settings) -> None:
@@ -173,7 +173,7 @@ def _listen(supervisor: Supervisor, settings: Settings) -> None:
         supervisor.listen()
     except OSError as e:
         raise StartupError(
-            f"control socket {section.file}: {e.strerror}", os.EX_CANTCREAT
+            f"control socket {section.file}: {e.strerror or e}", os.EX_CANTCREAT
         ) from None
     except KeyError as e:
         raise StartupError(
@@ -196,6 +196,14 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     setproctitle.setproctitle("mepd: master")
     pidfile = _pidfile(settings)
+    try:
+        return _serve(args, settings, ready)
+    finally:
+        os.close(pidfile)  # before the starter hears of a failure, and may try again
+
+
+def _serve(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) -> int:
+    """What the holder of the pidfile does."""
     writer = _logging(settings, args.log_to_console, args.debug)
     snapshots = _endpoints(settings)
     _check_owners(settings)
@@ -220,7 +228,6 @@ def _run(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness) 
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         control.remove(settings.mepd.pidfile)
         writer.close()
-        os.close(pidfile)
 
 
 def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

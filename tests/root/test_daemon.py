@@ -148,6 +148,8 @@ def test_what_is_wrong_is_told_to_the_starter(
         ("[control]", "[control]\nchown = nosuch-x", os.EX_CONFIG, "chown = nosuch-x"),
         ("[control]\nfile = run", "[control]\nfile = mepd.conf", os.EX_CANTCREAT,
          "control socket "),
+        ("[control]\nfile = run", "[control]\nfile = " + "x" * 200, os.EX_CANTCREAT,
+         "path too long"),
         ("[control]", "[program:x]\ncommand = /bin/true\nuser = nosuch-x\n[control]",
          os.EX_CONFIG, "nosuch-x"),
         ("[control]", "[endpoint:a]\ndirectory = nosuch\n[control]", os.EX_CONFIG,
@@ -182,6 +184,12 @@ def test_a_configuration_that_is_missing_or_of_another(daemon: Daemon, harper: U
     done = daemon.start("-n")
     assert done.returncode == os.EX_NOINPUT
     assert done.stderr == f"mepd: {daemon.conf}: No such file or directory\n"
+    daemon.configure(sections="[include]\nfiles = *.inc\n")
+    included = daemon.folder / "a.inc"
+    included.symlink_to("nowhere")
+    done = daemon.start("-n")
+    assert done.returncode == os.EX_NOINPUT
+    assert done.stderr == f"mepd: {included}: No such file or directory\n"
 
 
 def test_an_endpoint_that_may_not_be_read(daemon: Daemon, harper: User) -> None:

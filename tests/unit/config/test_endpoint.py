@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mepd.config import endpoint
 from mepd.config.settings import EndpointSnapshot
 from mepd.errors import ConfigError
+from mepd.posix import descriptors
 
 UUID = "6D0BA55F-de15-4af2-827d-05c50c338aa7"
 RULES = [
@@ -244,6 +245,35 @@ class TestReading:
         (folder / "real.yaml.txt").write_text("A: b\n")
         (folder / "user_environment.yaml").symlink_to(folder / "real.yaml.txt")
         assert snapshot(folder).environment == {"A": "b"}
+
+    def test_a_folder_in_a_files_place_is_named_and_leaves_nothing_open(self, folder: Path) -> None:
+        path = folder / "user_environment.yaml"
+        path.mkdir()
+        before = descriptors.open_descriptors()
+        with pytest.raises(ConfigError, match="user_environment.yaml: is no regular file"):
+            snapshot(folder)
+        assert descriptors.open_descriptors() == before
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'identity_mapping_config_path: "a\\0b"',
+            'audit_log_path: "/a\\0b"',
+            'uep_command: ["a\\0b", "{name}"]',
+        ],
+    )
+    def test_what_no_path_can_hold(self, folder: Path, line: str) -> None:
+        (folder / "config.yaml").write_text(f"{line}\n")
+        with pytest.raises(ConfigError, match="config.yaml:1: .*(is no path|no command can)"):
+            snapshot(folder)
+
+    @pytest.mark.parametrize("word", ["\\u0000", "\\ud800"])
+    def test_what_no_command_can_hold(self, folder: Path, word: str) -> None:
+        kind = "external_identity_mapping#1.0.0"
+        (folder / "config.yaml").write_text("identity_mapping_config_path: map.json\n")
+        (folder / "map.json").write_text(f'[{{"DATA_TYPE": "{kind}", "command": ["/{word}"]}}]')
+        with pytest.raises(ConfigError, match="map.json: document 1: command must be"):
+            snapshot(folder)
 
     def test_a_fifo_does_not_block(self, folder: Path) -> None:
         os.mkfifo(folder / "user_environment.yaml")
