@@ -82,7 +82,10 @@ class Outbox:
     def confirmed(self, task_id: str) -> None:
         self._sending.discard(task_id)
         self._unsaved.pop(task_id, None)
-        self._store.discard(task_id)
+        try:
+            self._store.discard(task_id)
+        except OSError as e:
+            self._alert("a result that was sent stays on disk: %s", e)
 
     def unconfirmed(self, task_id: str, packed: bytes) -> None:
         """The broker may not have this result: keep it for another attempt."""

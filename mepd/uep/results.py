@@ -49,6 +49,7 @@ class ResultStore:
             return f.read()
 
     def discard(self, task_id: str) -> None:
+        """Keep a result no longer; where the disk refuses, its file stays for the next life."""
         if task_id in self._ids:
             self._ids.discard(task_id)
             with contextlib.suppress(FileNotFoundError):

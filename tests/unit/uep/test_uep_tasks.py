@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,28 @@ def test_a_result_that_cannot_be_read_hinders_no_other(
     bench.desk.outbox.send_kept()
     assert [t for t, _ in bench.broker.published] == [other]
     assert "a result on disk cannot be read: Too many levels of symbolic links" in caplog.text
+
+
+def test_R7_a_result_that_cannot_be_removed_is_settled_as_all_others(
+    bench: Bench, task_id: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that became read-only after the result was kept."""
+    other = str(uuid.uuid4())
+    bench.broker.results_up = False
+    tokens = []
+    for tag, each in enumerate((task_id, other)):
+        tokens.append(bench.deliver(each, tag))
+        bench.desk.finished(each, packed(each))
+    bench.broker.results_up = True
+    bench.desk.outbox.send_kept()
+
+    def read_only(_path: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "unlink", read_only)
+    bench.desk.confirmed([task_id, other])
+    assert bench.broker.acked == tokens
+    assert caplog.text.count("a result that was sent stays on disk: Read-only file system") == 1
 
 
 def test_unconfirmed_result_is_sent_again(bench: Bench, task_id: str) -> None:
