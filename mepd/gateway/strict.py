@@ -15,6 +15,7 @@ from mepd.wire import jsonlimits
 from mepd.wire.framing import parse_json
 
 DEPTH = 32
+VALUES_MAX = 65_536
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -37,7 +38,7 @@ def parse_body(body: bytes) -> Any:
     """Raises ApiError 400."""
     try:
         value = parse_json(body)
-        jsonlimits.check(value, "body", DEPTH)
+        jsonlimits.check(value, "body", DEPTH, VALUES_MAX)
         check_text(value)
     except WireError as e:
         raise malformed(f"The request body is not acceptable: {e}") from None

@@ -18,6 +18,7 @@ from mepd.wire.framing import parse_json
 BODY_MAX = 4 * 1024 * 1024
 USER_OPTS_MAX = 64 * 1024
 IDENTITIES_MAX = 256
+CREDS_VALUES_MAX = 4096
 MAX_SKEW_S = 180
 COMMAND = "cmd_start_endpoint"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -88,8 +89,8 @@ def _start_request(message: dict[str, Any], timestamp: int) -> StartRequest:
         raise WireError(f"'globus_identity_set' has more than {IDENTITIES_MAX} identities")
     creds = _require(kwargs, "amqp_creds", dict)
     _check_creds(creds, match[2])
-    for label, value in (("amqp_creds", creds), ("globus_identity_set", identities)):
-        jsonlimits.check(value, label)
+    jsonlimits.check(creds, "amqp_creds", most=CREDS_VALUES_MAX)
+    jsonlimits.check(identities, "globus_identity_set")
     opts = kwargs.get("user_opts") or {}
     runtime = kwargs.get("user_runtime") or {}
     for label, value in (("user_opts", opts), ("user_runtime", runtime)):

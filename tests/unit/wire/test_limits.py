@@ -57,6 +57,9 @@ def decode(options: str) -> Any:
         ('{"a": [1, 9223372036854775808]}', "user_opts.a[1]: integer does not fit 64 bits"),
         (json.dumps({"deep": nested(33)}), "user_opts.deep[0]"),
         (json.dumps({"big": "x" * 66000}), "'user_opts' is larger than 65536 bytes"),
+        (json.dumps({"many": [0] * 32_768}), "user_opts: more than 32768 values"),
+        (json.dumps({"many": [{"a": 1e400}] * 20_000}), "Infinity is not JSON"),
+        ('{"many": [' + "[[[]]]," * 20_000 + "0]}", "user_opts: more than 32768 values"),
         ("[1]", "'user_opts' is no object"),
     ],
 )
@@ -68,7 +71,10 @@ def test_E2_refused_with_the_path(options: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ['{"a": 9223372036854775807}', '{"a": 1.5}', json.dumps({"d": nested(31)}), "{}", "null"],
+    [
+        '{"a": 9223372036854775807}', '{"a": 1.5}', json.dumps({"d": nested(31)}), "{}", "null",
+        json.dumps({"many": [0] * 21_000}),
+    ],  # fmt: skip
 )
 def test_E2_what_fits_passes(options: str) -> None:
     assert decode(options) == (json.loads(options) or {})
@@ -78,3 +84,25 @@ def test_E2_the_credentials_are_told_for_a_notice() -> None:
     with pytest.raises(RequestError) as caught:
         decode('{"a": 1e999}')
     assert caught.value.amqp_creds == CREDS and "amqp" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "word"),
+    [
+        ("amqp_creds", {**CREDS, "more": [0] * 1_000_000}, "amqp_creds: more than 4096 values"),
+        ("amqp_creds", {**CREDS, "more": {"a": [2**64]}}, "amqp_creds.more.a[0]: integer"),
+        ("amqp_creds", {**CREDS, "more": [[]] * 1_000_000}, "amqp_creds: more than 4096 values"),
+        ("identities", [dict.fromkeys(map(str, range(200)), 0)] * 250, "more than 32768 values"),
+    ],
+)
+def test_E2_a_message_of_many_values_is_soon_refused(where: str, value: Any, word: str) -> None:
+    """Looking at each of a million values would keep the AMQP worker, and then the master,
+    for seconds."""
+    message = json.loads(body("{}"))
+    if where == "identities":
+        message["globus_identity_set"] = value
+    else:
+        message["kwargs"][where] = value
+    with pytest.raises(RequestError) as caught:
+        start_request.decode(json.dumps(message).encode(), "application/json", 100, 100.0, MEP)
+    assert word in str(caught.value)
