@@ -43,6 +43,8 @@ class Verb:
 
 
 _local = LocalGroups()
+_TEXTS_MAX = 1000
+"""Each is compared with every user endpoint, by the master's loop."""
 
 
 def is_administrator(peer: Peer, group: int | None) -> bool:
@@ -83,6 +85,8 @@ def texts(args: dict[str, Any], key: str) -> list[str]:
     value = args.get(key) or []
     if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
         raise ControlError(f"{key} must be a list of strings", os.EX_USAGE)
+    if len(value) > _TEXTS_MAX:
+        raise ControlError(f"{key} has {len(value)} words; at most {_TEXTS_MAX}", os.EX_USAGE)
     return value
 
 

@@ -51,6 +51,7 @@ def table(*ueps: Uep) -> UepTable:
         (asking.texts, "abc", "k must be a list of strings"),
         (asking.texts, ["a", ""], "k must be a list of strings"),
         (asking.texts, ["a", 5], "k must be a list of strings"),
+        (asking.texts, ["a"] * 1001, "k has 1001 words; at most 1000"),
         (asking.number, True, "k must be a number that is not negative"),
         (asking.number, -1, "k must be a number that is not negative"),
         (asking.number, 1e13, "k must be a number that is not negative"),
