@@ -20,8 +20,12 @@ def _gids(settings: Settings) -> tuple[int, ...] | None:
         raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
 
 
-def account_policy(settings: Settings, own_uids: Iterable[int]) -> AccountPolicy:
+def account_policy(
+    settings: Settings, own_uids: Iterable[int], own_gids: Iterable[int] = ()
+) -> AccountPolicy:
     """The policy; root, mepd's own accounts and those of programs are never served.
+
+    Nor is who shares the primary group of one of mepd's own.
 
     Raises ConfigError, or KeyError for the account of a program that does not exist.
     """
@@ -35,5 +39,6 @@ def account_policy(settings: Settings, own_uids: Iterable[int]) -> AccountPolicy
         deny_users=section.deny_users,
         allow_gids=_gids(settings),
         forbidden_uids=tuple(sorted(own)),
+        forbidden_gids=tuple(sorted({0, *own_gids})),
         name_pattern=section.mapped_name_pattern,
     )

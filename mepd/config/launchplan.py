@@ -10,7 +10,8 @@ from mepd.model import StartRequest
 
 @dataclass(frozen=True)
 class AccountPolicy:
-    """Which accounts may run a UEP. ``forbidden_uids`` always holds mepd's own.
+    """Which accounts may run a UEP. ``forbidden_uids`` always holds mepd's own, and
+    ``forbidden_gids`` their primary groups.
 
     With ``allow_gids`` only members of one of these groups may.
     """
@@ -19,6 +20,7 @@ class AccountPolicy:
     deny_users: tuple[str, ...] = ()
     allow_gids: tuple[int, ...] | None = None
     forbidden_uids: tuple[int, ...] = (0,)
+    forbidden_gids: tuple[int, ...] = (0,)
     name_pattern: str = MepdSection.mapped_name_pattern
 
 

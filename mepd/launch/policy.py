@@ -48,6 +48,8 @@ def account_refusal(asked: str, account: Account, policy: AccountPolicy) -> str 
             return f"user {asked!r} has {label} {number}"
     if account.uid in policy.forbidden_uids:
         return f"user {asked!r} has a uid that belongs to mepd itself ({account.uid})"
+    if account.gid in policy.forbidden_gids:
+        return f"user {asked!r} has a primary gid that belongs to mepd itself ({account.gid})"
     if account.uid < policy.min_uid:
         return f"user {asked!r} has uid {account.uid}, below min_uid {policy.min_uid}"
     return None

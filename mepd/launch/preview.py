@@ -17,7 +17,7 @@ from typing import Any
 
 from mepd.config import folder, ini
 from mepd.config.accountpolicy import account_policy
-from mepd.config.launchplan import LaunchPlan
+from mepd.config.launchplan import AccountPolicy, LaunchPlan
 from mepd.config.settings import EndpointSnapshot, Settings
 from mepd.errors import ConfigError, WireError
 from mepd.launch import mapping, render, resolve
@@ -76,7 +76,7 @@ def _plan(job: Job, snapshot: EndpointSnapshot, settings: Settings) -> LaunchPla
     return LaunchPlan(
         snapshot=snapshot,
         request=request,
-        policy=account_policy(settings, (_worker_uid(settings),)),
+        policy=_policy(settings),
         master_pid=os.getppid(),
         privileged=True,
         mapper_timeout=settings.mepd.mapper_timeout,
@@ -84,11 +84,12 @@ def _plan(job: Job, snapshot: EndpointSnapshot, settings: Settings) -> LaunchPla
     )
 
 
-def _worker_uid(settings: Settings) -> int:
+def _policy(settings: Settings) -> AccountPolicy:
     try:
-        return accounts.lookup(settings.mepd.user).uid
+        worker = accounts.lookup(settings.mepd.user)
     except KeyError:
-        return 0
+        return account_policy(settings, ())
+    return account_policy(settings, (worker.uid,), (worker.gid,))
 
 
 def _reason(error: StageError) -> str:

@@ -49,7 +49,7 @@ def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
     """The rules for starts that the settings and this process's own rights give."""
     section = settings.mepd
     return StartRules(
-        policy=account_policy(settings, (os.geteuid(), worker.uid)),
+        policy=account_policy(settings, (os.geteuid(), worker.uid), (worker.gid,)),
         max_ueps=section.max_ueps,
         max_ueps_per_user=section.max_ueps_per_user,
         start_timeout=section.start_timeout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mepd.config.settings import MepdSection, Settings
 from mepd.launch import mapping, preview
 
 JOB = {"verb": "map", "config": "", "name": "gpu", "directory": "/nonexistent-folder"}
@@ -56,13 +58,16 @@ def test_an_account_that_is_missing(
     assert found == {"error": "there is no account nobody", "exit_code": os.EX_CONFIG}
 
 
-def test_whose_uid_the_workers_have(tmp_path: Path) -> None:
-    def settings(user: str) -> Any:
-        return SimpleNamespace(mepd=SimpleNamespace(user=user))
+def test_whose_ids_the_workers_have(tmp_path: Path) -> None:
+    def settings(user: str) -> Settings:
+        return Settings(path=tmp_path, mepd=MepdSection(user=user))
 
-    assert preview._worker_uid(settings("root")) == 0
-    assert preview._worker_uid(settings("nosuch-account-x")) == 0
-    assert preview._worker_uid(settings("nobody")) > 0
+    nobody = pwd.getpwnam("nobody")
+    assert preview._policy(settings("root")).forbidden_uids == (0,)
+    assert preview._policy(settings("nosuch-account-x")).forbidden_gids == (0,)
+    found = preview._policy(settings("nobody"))
+    assert found.forbidden_uids == (0, nobody.pw_uid)
+    assert found.forbidden_gids == (0, nobody.pw_gid)
 
 
 @pytest.mark.parametrize(
