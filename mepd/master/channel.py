@@ -123,6 +123,14 @@ class Channel:
                 self.send(self._last_word(str(e)))
             self._fail(str(e))
 
+    def _has_last_words(self) -> bool:
+        """Whether a peer that has ended said something that is to be read yet."""
+        assert self._sock is not None
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def _write(self) -> None:
         if self._sock is None:
             return
@@ -132,6 +140,11 @@ class Channel:
                 del self._out[:sent]
         except BlockingIOError:
             pass
+        except BrokenPipeError as e:
+            self._out.clear()
+            if not self._has_last_words():
+                self._fail(str(e))
+                return
         except OSError as e:
             self._fail(str(e))
             return

@@ -124,6 +124,15 @@ def test_a_write_that_fails_is_its_end(peer: Peer) -> None:
     assert "Broken pipe" in reason and not peer.channel.is_open
 
 
+def test_last_words_are_heard_after_a_write_that_fails(peer: Peer) -> None:
+    peer.theirs.sendall(framing.encode_frame("why"))
+    peer.theirs.close()
+    peer.channel.send({"a": 1})
+    assert peer.channel.is_open and not peer.reasons
+    peer.channel.drain()
+    assert (peer.frames, peer.reasons) == (["why"], [""]) and not peer.channel.is_open
+
+
 def test_frames_after_its_close_are_not_handled() -> None:
     peer = Peer()
     peer.channel._on_frame = lambda frame: (peer.frames.append(frame), peer.channel.close())
