@@ -43,12 +43,16 @@ def _enter_home(account: Account) -> str:
 
 
 def _make_folder(account: Account, name: str) -> str:
-    """``~/.globus_compute/NAME``, 0700, made as the user."""
+    """``~/.globus_compute/NAME``, 0700, made as the user in a home that is there."""
     with stage(Stage.CONFIG, f"folder of the UEP below {account.home or '/'}"):
-        base = os.path.join(account.home or "/", ".globus_compute")
-        os.makedirs(base, 0o700, exist_ok=True)
-        folder = os.path.join(base, name)
-        os.makedirs(folder, 0o700, exist_ok=True)
+        folder = account.home or "/"
+        for part in (".globus_compute", name):
+            folder = os.path.join(folder, part)
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(folder):
+                    raise
         return folder
 
 
