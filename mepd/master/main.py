@@ -23,7 +23,7 @@ from mepd.master import control, precheck
 from mepd.master.logs import LogFailure, LogWriter
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
-from mepd.posix import accounts, daemon
+from mepd.posix import accounts, daemon, rlimits
 from mepd.posix.accounts import Account
 from mepd.posix.notify import Notifier
 
@@ -234,6 +234,7 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
     """Run mepd; returns a sysexits(3) code. ``environ`` is for %(ENV_X)s in mepd.conf."""
     args = _arguments(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    rlimits.no_core_dumps_yet()  # the memory of mepd and its children holds credentials
     ready = daemon.Readiness(-1)
     try:
         settings = _load(args.configuration, environ)
