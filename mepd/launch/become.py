@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mepd.launch.failure import StageError
 from mepd.model import Stage
-from mepd.posix import accounts, syscalls
+from mepd.posix import accounts, process, syscalls
 from mepd.posix.accounts import Account
 
 
@@ -23,12 +23,18 @@ def stage(which: Stage, what: str) -> Iterator[None]:
         raise StageError(which, f"{what}: ({type(e).__name__}) {e}") from e
 
 
-def become(account: Account, keep_privilege_paths: bool, after_groups: Callable[[], None]) -> None:
+def become(
+    account: Account,
+    keep_privilege_paths: bool,
+    after_groups: Callable[[], None],
+    parent_pid: int,
+) -> None:
     """Become ``account`` for good. Raises StageError; the caller must not go on then.
 
     ``keep_privilege_paths`` is set with PAM, where the site decides: set-user-ID programs
     stay usable. Without it every capability goes and no exec gives one back.
     ``after_groups`` runs as root after initgroups(3), which wipes what PAM had added.
+    Each change of ids takes die_with_parent() back, so that it is done anew.
     """
     old_uid, old_gid = os.getuid(), os.getgid()
     if not keep_privilege_paths:
@@ -39,8 +45,10 @@ def become(account: Account, keep_privilege_paths: bool, after_groups: Callable[
         after_groups()
     with stage(Stage.HOST_AUTH, "setresgid"):
         accounts.set_gid(account)
+    _die_with(parent_pid)
     with stage(Stage.SETUID, "setresuid"):
         accounts.set_uid(account)
+    _die_with(parent_pid)
     with stage(Stage.REGAIN, "regain check"):
         accounts.prove_irreversible(account, old_uid, old_gid)
         syscalls.set_not_dumpable()
@@ -48,3 +56,8 @@ def become(account: Account, keep_privilege_paths: bool, after_groups: Callable[
         syscalls.capset_none()
         if not keep_privilege_paths:
             syscalls.set_no_new_privs()
+
+
+def _die_with(parent_pid: int) -> None:
+    with stage(Stage.PARENT, "lifeline"):
+        process.die_with_parent(parent_pid)

@@ -25,7 +25,7 @@ from mepd.launch.failure import StageError
 from mepd.launch.report import StageSocket
 from mepd.launch.resolve import Resolved
 from mepd.model import Stage
-from mepd.posix import descriptors, process, rlimits
+from mepd.posix import descriptors, process, rlimits, syscalls
 from mepd.wire.activity import Refreshed
 from mepd.wire.stages import Mapped, SessionOpened
 
@@ -54,7 +54,9 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
     try:
         about = mepdlog.About(plan.request.name)
         document = _prepare(plan, sockets, about)
-        with _ending_with(plan.master_pid):
+        pam = plan.privileged and plan.snapshot.pam_enable
+        # With PAM it may not be killed, but one that is stopped is to go on and notice.
+        with _ending_with(plan.master_pid, signal.SIGCONT if pam else signal.SIGKILL):
             resolved = resolve.resolve(plan)
         account = resolved.account
         user = about.user = account.name
@@ -73,14 +75,18 @@ def run(plan: LaunchPlan, sockets: LaunchSockets) -> int:
         with stage(Stage.PREPARE, "resource limits"):
             rlimits.usual_descriptors()
             rlimits.apply(plan.snapshot.limits)
-        if plan.privileged and plan.snapshot.pam_enable:
+        if pam:
             return _run_with_pam(plan, resolved, stages, sockets, fds)
         return _become_uep(plan, resolved, stages, sockets, fds, plan.master_pid, {}, lambda: None)
     except StageError as e:
         return _failed(stages, e, user)
     except Exception as e:
         log.exception("launch child failed")
-        return _failed(stages, StageError(Stage.PREPARE, f"({type(e).__name__}) {e}"), user)
+        return _failed(stages, _unforeseen(e), user)
+
+
+def _unforeseen(error: Exception) -> StageError:
+    return StageError(Stage.PREPARE, f"({type(error).__name__}) {error}")
 
 
 def _refresh(plan: LaunchPlan, file: CredentialFile, stages: StageSocket) -> None:
@@ -90,18 +96,26 @@ def _refresh(plan: LaunchPlan, file: CredentialFile, stages: StageSocket) -> Non
 
 
 @contextlib.contextmanager
-def _ending_with(master_pid: int) -> Iterator[None]:
-    """Leave, by way of what cleans up, when the master dies: a mapper is not to outlive it."""
+def _ending_with(master_pid: int, later: signal.Signals) -> Iterator[None]:
+    """Leave, by way of what cleans up, when the master dies: a mapper is not to outlive it.
 
-    def leave(*_: object) -> None:
-        raise SystemExit(int(Stage.PREPARE))
+    The signal for that is SIGCONT, which one that is stopped heeds, too; from then on it is
+    ``later``.
+    """
 
-    signal.signal(signal.SIGTERM, leave)
+    def leave(number: int, _: object) -> None:
+        if number == signal.SIGTERM or os.getppid() != master_pid:
+            raise SystemExit(int(Stage.PREPARE))
+
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        signal.signal(number, leave)
     with stage(Stage.PREPARE, "lifeline"):
-        process.die_with_parent(master_pid, signal.SIGTERM)
+        process.die_with_parent(master_pid, signal.SIGCONT)
     yield
-    process.outlive_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with stage(Stage.PREPARE, "lifeline"):
+        process.die_with_parent(master_pid, later)
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _failed(stages: StageSocket, error: StageError, user: str | None) -> int:
@@ -117,6 +131,7 @@ def _failed(stages: StageSocket, error: StageError, user: str | None) -> int:
 def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> int:
     """Shed what belongs to the master. Returns the memory file for the stdin document."""
     with stage(Stage.PREPARE, "preparing the child"):
+        process.die_with_parent(plan.master_pid)
         setproctitle.setproctitle(f"mepd: launch {plan.request.name}")
         handler = sockets.records.child_handler("mepd: launch")
         level = "debug" if plan.debug else logging.getLevelName(logging.getLogger().level)
@@ -131,6 +146,7 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         descriptors.close_all_but([0, 1, 2, *keep])
         process.reset_scheduling()
         rlimits.no_core_dumps_yet()
+        syscalls.set_not_dumpable()  # a limit does not keep a core from a program (core(5))
         # A mapper that does not read, or a master that is gone, is an error and no death:
         # a PAM session would stay open.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -146,24 +162,26 @@ def _run_with_pam(
     fds: handoff.Descriptors,
 ) -> int:
     user = resolved.account.name
-    opened = session.open_session(plan.snapshot.pam_service, user)
-    pam_environment = opened.environment()
-    for name in pam_environment:
-        if environment.is_loaders(name):
-            opened.forget(name)  # what modules run as root from here on must not heed it
     session_pid = os.getpid()
     lifeline = sockets.lifeline
     assert lifeline is not None, "the master makes a lifeline wherever PAM is enabled"
+    stops = session.keep_stops()
+    with session.bounded_without_mepd(lifeline):
+        opened = session.open_session(plan.snapshot.pam_service, user, stops)
 
     def child() -> int:
         try:
+            with stage(Stage.PARENT, "lifeline"):
+                process.die_with_parent(session_pid)
             lifeline.close()
             return _become_uep(
-                plan, resolved, stages, sockets, fds, session_pid, pam_environment,
-                opened.reinitialize_credentials,
+                plan, resolved, stages, sockets, fds, session_pid, opened.environment,
+                opened.session.reinitialize_credentials,
             )  # fmt: skip
         except StageError as e:
             return _failed(stages, e, user)
+        except Exception as e:
+            return _failed(stages, _unforeseen(e), user)
 
     def forked(pid: int) -> None:
         stages.send(SessionOpened(pid))
@@ -174,7 +192,8 @@ def _run_with_pam(
         for fd in (fds.document, fds.credentials, fds.file.fd):
             os.close(fd)
 
-    return session.stand_guard(opened, user, lifeline, child, forked, plan.master_pid)
+    with contextlib.closing(opened.session):
+        return session.stand_guard(opened, user, lifeline, child, forked, plan.master_pid)
 
 
 def _become_uep(
@@ -195,7 +214,7 @@ def _become_uep(
     if sockets.lifeline is not None and parent_pid == plan.master_pid:
         sockets.lifeline.close()
     if plan.privileged:
-        become(account, plan.snapshot.pam_enable, after_groups)
+        become(account, plan.snapshot.pam_enable, after_groups, parent_pid)
     with stage(Stage.SETSID, "setsid"):
         os.setsid()
     with stage(Stage.UMASK, "umask"):

@@ -93,6 +93,7 @@ class Reports:
 
     def _on_closed(self, uep: Uep, reason: str) -> None:
         uep.notify = None
+        self._stopper.wake(uep)
         if reason:
             log.warning("user endpoint broke the protocol: %s %s", reason, uep.label)
             self._stopper.stop(uep, f"broke the protocol: {reason}")

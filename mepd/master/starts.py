@@ -250,7 +250,10 @@ class Starts:
                 f"Unable to start user endpoint process{_for_user(uep)} [exit code: "
                 f"{int(Stage.PREPARE)}; (TimeoutError) the user endpoint did not start in time]",
             )  # fmt: skip
-            self._stopper.kill(uep, reason)
+            if uep.lifeline is None:
+                self._stopper.kill(uep, reason)
+            else:
+                self._stopper.give_up(uep, reason)
 
     # --- stages -----------------------------------------------------------------------
     def _on_stage(self, uep: Uep, beside: Uep | None, frame: Any) -> None:

@@ -16,6 +16,12 @@ from mepd.posix import process
 log = logging.getLogger(__name__)
 
 
+CLOSING_MAX = 30.0
+"""How long PAM modules may take to close a session, in seconds, once its UEP has gone."""
+
+_MOMENT = 1.0
+
+
 class Stopper:
     """Signals UEPs, never a process that merely has their pid."""
 
@@ -38,6 +44,7 @@ class Stopper:
         )  # fmt: skip
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         there = process.signal_process(uep.process, signum)
+        self.wake(uep)
         if first:
             uep.timers.append(
                 self._loop.call_later(self.stopwaitsecs, lambda: self.kill(uep, "deadline"))
@@ -57,6 +64,27 @@ class Stopper:
         )  # fmt: skip
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"SIGKILL: {reason}")
         process.kill_tree(uep.process)
+        self.wake(uep)
+
+    def give_up(self, uep: Uep, reason: str) -> None:
+        """Kill one with PAM that does not start, after a moment to close its session."""
+        self.stop(uep, reason)
+        uep.timers.append(self._loop.call_later(_MOMENT, lambda: self.kill(uep, reason)))
+
+    def wake(self, uep: Uep) -> None:
+        """Have a session process end with its UEP: one that was stopped goes on, and modules
+        that do not return from closing the session are bounded."""
+        if uep.lifeline is not None:
+            process.signal_process(uep.child, signal.SIGCONT)
+            uep.timers.append(self._loop.call_later(CLOSING_MAX, lambda: self._end_session(uep)))
+
+    def _end_session(self, uep: Uep) -> None:
+        if process.identify(uep.process.pid) != uep.process:
+            log.error(
+                "PAM did not close the session within %g s: killing its process (pid: %d) %s",
+                CLOSING_MAX, uep.child.pid, uep.label, extra=uep.about,
+            )  # fmt: skip
+            process.kill_tree(uep.child)
 
     def signal(self, uep: Uep, signum: int, reason: str) -> bool:
         """Send any signal, without any meaning to mepd. False if the UEP is gone."""

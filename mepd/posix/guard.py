@@ -7,16 +7,18 @@ it, and it watches a lifeline to mepd: when mepd dies in whatever way, the tree 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from mepd.posix import process, rlimits, syscalls
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_PASSED_OVER = (signal.SIGALRM, signal.SIGUSR2)  # a module's timer is not to end it
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -37,7 +39,7 @@ class Guard:
         for end in (self._wakeup_r, self._wakeup_w):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
-        for number in (*FORWARDED, signal.SIGCHLD, signal.SIGCONT):
+        for number in (*FORWARDED, *_PASSED_OVER, signal.SIGCHLD, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
         process.die_with_parent(parent_pid, signal.SIGCONT)
 
@@ -58,7 +60,7 @@ class Guard:
         status: int | None = None
         try:
             while (status := _wait(child)) is None:
-                readable, _, _ = select.select([self._wakeup_r, lifeline], [], [])
+                readable = wait_readable([self._wakeup_r, lifeline])
                 if self._wakeup_r in readable:
                     _forward(self._wakeup_r.recv(512), child, stop)
                 if lifeline in readable and _ended(lifeline):
@@ -71,6 +73,23 @@ class Guard:
             sweep()
             at_end()
         return status
+
+
+def wait_readable(
+    socks: Sequence[socket.socket], seconds: float | None = None
+) -> list[socket.socket]:
+    """Those of ``socks`` that can be read, or have ended; none after ``seconds``.
+
+    Whatever their descriptors' numbers: select(2) takes none above 1023. Raises OSError, for
+    one that is closed.
+    """
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN)
+    found = dict(poll.poll(None if seconds is None else seconds * 1000))
+    if select.POLLNVAL in found.values():
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return [sock for sock in socks if sock.fileno() in found]
 
 
 def sweep(patience: float = 5.0) -> None:
@@ -150,5 +169,6 @@ def leave_like(status: int) -> int:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
         rlimits.no_core_dumps()
+        syscalls.set_not_dumpable()  # nor to a program that is given cores (core(5))
         os.kill(os.getpid(), number)
     return os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 1

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _SUCCESS = 0
 _CONV_ERR = 19
-_PROMPTS = (1, 2)  # PAM_PROMPT_ECHO_OFF, PAM_PROMPT_ECHO_ON
+_TEXTS = (3, 4)  # PAM_ERROR_MSG, PAM_TEXT_INFO; all others want an answer
 _ESTABLISH_CRED = 0x0002
 _DELETE_CRED = 0x0004
 _REINITIALIZE_CRED = 0x0008
@@ -70,10 +70,10 @@ class PamSession:
                 return _CONV_ERR
             for i in range(count):
                 message = messages[i].contents
-                text = (message.msg or b"").decode("utf-8", "replace")
-                if message.msg_style in _PROMPTS:
+                if message.msg_style not in _TEXTS:
                     log.warning("PAM (%s) prompted, which nobody can answer", self._service)
                     return _CONV_ERR
+                text = (message.msg or b"").decode("utf-8", "replace")
                 log.info("PAM (%s): %s", self._service, text)
             size = ctypes.sizeof(self._b.PamResponse)
             responses[0] = ctypes.cast(

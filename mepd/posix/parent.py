@@ -19,8 +19,3 @@ def die_with_parent(parent_pid: int, signum: int = signal.SIGKILL) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent_pid:
         raise ProcessLookupError(errno.ESRCH, "the parent has gone")
-
-
-def outlive_parent() -> None:
-    """Take die_with_parent() back."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)

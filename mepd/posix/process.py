@@ -16,7 +16,6 @@ import psutil
 
 from mepd.posix import descriptors
 from mepd.posix.parent import die_with_parent as die_with_parent  # noqa: F401
-from mepd.posix.parent import outlive_parent as outlive_parent  # noqa: F401
 
 T = TypeVar("T")
 _PF_FORKNOEXEC = 0x40  # include/linux/sched.h, seen in field 9 of proc(5) stat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 PR_SET_PDEATHSIG = 1
@@ -58,8 +59,10 @@ def drop_bounding_set() -> None:
     for cap in range(64):
         try:
             present = prctl(PR_CAPBSET_READ, cap)
-        except OSError:
-            return  # past the kernel's last capability
+        except OSError as e:
+            if e.errno == errno.EINVAL and cap:
+                return  # past the kernel's last capability
+            raise
         if present:
             prctl(PR_CAPBSET_DROP, cap)
 

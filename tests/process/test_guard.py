@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mepd.posix import guard, process, rlimits
+from mepd.posix import guard, process, rlimits, syscalls
 from tests.conftest import is_gone, wait_for
 
 
@@ -101,8 +101,9 @@ def test_a_signal_that_does_not_end_it_is_an_error(
 ) -> None:
     done: list[tuple[object, ...]] = []
     monkeypatch.setattr(rlimits, "no_core_dumps", lambda: done.append(("no core",)))
+    monkeypatch.setattr(syscalls, "set_not_dumpable", lambda: done.append(("nor to a program",)))
     monkeypatch.setattr(signal, "signal", lambda *words: done.append(("signal", *words)))
     monkeypatch.setattr(os, "kill", lambda *words: done.append(("kill", *words)))
     assert guard.leave_like(int(number)) == 1
     default = [] if number == signal.SIGKILL else [("signal", number, signal.SIG_DFL)]
-    assert done == [*default, ("no core",), ("kill", os.getpid(), number)]
+    assert done == [*default, ("no core",), ("nor to a program",), ("kill", os.getpid(), number)]

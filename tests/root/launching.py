@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 import uuid
@@ -139,6 +140,10 @@ class Launch:
                     self.outcome.session = message
         return self.outcome
 
+    def has_spoken(self) -> bool:
+        """Whether something of the child's waits to be read."""
+        return bool(select.select([self.launched.stages], [], [], 0)[0])
+
     def stages_until_mapped(self) -> None:
         """Talk until the child has its verdict, and leave it alone then."""
         sock = self.launched.stages
@@ -173,6 +178,7 @@ class Launch:
         for sock in (self.launched.stages, self.launched.notify, self.launched.lifeline):
             if sock is not None:
                 sock.close()
+        os.close(self.launched.file.fd)
         self.records.reader.close()
         self.records.writer.close()
 

@@ -16,7 +16,7 @@ from mepd.model import Stage
 from mepd.posix import accounts, syscalls
 from mepd.posix.rlimits import Limit
 from tests.conftest import User
-from tests.root import launching
+from tests.root import launching, pammodule
 
 PROBE = """
 import json, os, signal, resource, socket
@@ -77,6 +77,19 @@ def test_D1_ids_groups_capabilities(harper: User, tmp_path: Path) -> None:
     for which in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"):
         assert int(seen[which][0], 16) == 0, which
     assert seen["NoNewPrivs"] == ["1"]
+
+
+def test_D1_D3_with_pam(harper: User, tmp_path: Path) -> None:
+    """No capability either, and no way back; set-user-ID programs are the site's affair."""
+    lines = ("account required pam_permit.so", "session required pam_permit.so")
+    with pammodule.service(*lines) as service:
+        seen = probe(harper, tmp_path, pam_enable=True, pam_service=service)
+    assert seen["Uid"] == [str(harper.uid)] * 4 and seen["Gid"] == [str(harper.gid)] * 4
+    assert seen["groups"] == sorted(os.getgrouplist(harper.name, harper.gid))
+    for which in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(seen[which][0], 16) == 0, which
+    assert seen["regain"] == [1, 1, 1, 1, 1] and seen["fds"] == [0, 1, 2, 5, 6]
+    assert seen["sid"] and seen["umask"] == 0o077 and seen["core"] == [0, 0]
 
 
 def test_D3_root_cannot_be_regained(harper: User, tmp_path: Path) -> None:

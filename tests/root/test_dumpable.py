@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from mepd.launch import environment, handoff, render
 from mepd.posix import accounts, descriptors, process, programs, syscalls
-from tests.conftest import User, wait_for
+from tests.conftest import User, is_gone, wait_for
 from tests.root import launching
 
 # What a process of the same user tries on another one.
@@ -110,8 +111,8 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str], None]
         original = getattr(where, name)
 
         def held(*args: Any, **kwargs: Any) -> Any:
-            mapping = name == "die_with_parent" and os.geteuid() == 0
-            if os.getpid() != test and not mapping:
+            as_root = name in ("die_with_parent", "set_not_dumpable") and os.geteuid() == 0
+            if os.getpid() != test and not as_root:
                 os.kill(os.getpid(), signal.SIGSTOP)
             return original(*args, **kwargs)
 
@@ -144,7 +145,10 @@ def test_D7_a_stage_that_is_held_shows_its_user_nothing(
         assert set(attack(harper, pid).values()) <= {"EPERM", "EACCES"}
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert [x.split()[4:6] for x in limits.splitlines() if "core file" in x] == [["0", "0"]]
-        os.kill(pid, signal.SIGCONT)
+        while not is_gone(pid):  # what is done twice is held twice
+            if state(pid) == "T":
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(0.005)
         assert launch.stages().failed is None
         launch.wait()
         assert launch.outcome.code == 0 and marker.read_text() == "yes"
@@ -171,6 +175,28 @@ def test_D7_no_core_of_a_launch_child(
     ended = launch.outcome.status or 0
     assert os.WTERMSIG(ended) == signal.SIGSEGV and not os.WCOREDUMP(ended)
     assert not list(Path(harper.home).glob("core*"))
+
+
+@pytest.mark.parametrize("step", [(accounts, "lookup"), (accounts, "set_uid"), (os, "execve")])
+def test_D7_not_dumpable_at_any_time(
+    harper: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str]
+) -> None:
+    """Not as root either: a limit keeps no core from a program that is given cores."""
+    found = tmp_path / "found"
+    found.touch()
+    found.chmod(0o666)
+    original = getattr(*step)
+    test = os.getpid()
+
+    def look(*args: Any) -> Any:
+        if os.getpid() != test:
+            found.write_text(str(syscalls.prctl(3)))  # PR_GET_DUMPABLE
+        return original(*args)
+
+    monkeypatch.setattr(*step, look)
+    snap = launching.snapshot(launching.script(tmp_path, ""))
+    assert launching.run(launching.plan(snap, request(harper))).code == 0
+    assert found.read_text() == "0"
 
 
 def test_D7_the_attack_works_on_the_users_own_processes(harper: User, tmp_path: Path) -> None:

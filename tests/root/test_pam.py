@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -86,6 +87,38 @@ def test_P1_session_is_closed_as_root_however_the_uep_ends(
             assert os.WIFSIGNALED(launch.outcome.status or 0)
     finally:
         launch.close()
+
+
+def test_F1_P1_descriptors_with_numbers_above_1023(
+    harper: User, service: Service, tmp_path: Path
+) -> None:
+    """As a master has them with a few hundred user endpoints; select(2) takes none of them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(2000, before[0]), before[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    record, script = recorder(tmp_path)
+    name = service(
+        "account required pam_permit.so", f"session required pam_exec.so seteuid {script}"
+    )
+    try:
+        launch = launch_with(name, harper, tmp_path, SLEEPER)
+        try:
+            outcome = launch.stages()
+            assert launch.notify() == b"up" and outcome.session is not None
+            assert launch.launched.lifeline is not None
+            assert launch.launched.lifeline.fileno() > 1023
+            launch.launched.lifeline.close()
+            assert os.WTERMSIG(launch.wait().status or 0) == signal.SIGKILL
+        finally:
+            launch.close()
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert is_gone(outcome.session.pid)
+    assert [x.split()[0] for x in record.read_text().splitlines()] == [
+        "open_session", "close_session"
+    ]  # fmt: skip
 
 
 def test_T3_session_process_stays_root_and_pdeathsig_reaches_the_uep(

@@ -81,24 +81,27 @@ def command(folder: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("source", "pam"), [("pam_env", True), ("user_environment", True), ("user_environment", False)]
+    ("source", "pam"),
+    [("pam_env", True), ("setcred", True), ("user_environment", True), ("user_environment", False)],
 )
 def test_P7_loaders_variables_reach_the_uep_only(
     harper: User, service: Service, tmp_path: Path, trap: Trap, source: str, pam: bool
 ) -> None:
     """Neither the session process, nor the launch child, nor PAM's programs at the end."""
     lines = ["account required pam_permit.so"]
-    if source == "pam_env":
+    if source in ("pam_env", "setcred"):
         conf = tmp_path / "pam_env.conf"
         conf.write_text("".join(f"{n} DEFAULT={v}\n" for n, v in trap.environment.items()))
-        lines.append(f"session required pam_env.so conffile={conf} readenv=0")
+        kind = "session" if source == "pam_env" else "auth"
+        lines.append(f"{kind} required pam_env.so conffile={conf} readenv=0")
     closing = tmp_path / "closing"
     script = tmp_path / "closing.sh"
     script.write_text(
         f'#!/bin/sh\n[ "$PAM_TYPE" = close_session ] && /usr/bin/env > {closing}\nexit 0\n'
     )
     script.chmod(0o755)
-    # First, so that it runs before pam_env has said anything.
+    # First, so that it runs before pam_env has said anything for the session; the variables
+    # of the credentials are kept from it, too.
     lines.insert(1, f"session required pam_exec.so {script}")
     snap = launching.snapshot(
         command(tmp_path),
@@ -120,7 +123,7 @@ def test_P7_loaders_variables_reach_the_uep_only(
         text = closing.read_text()
         assert "PAM_TYPE=close_session" in text
         assert "LD_PRELOAD" not in text and "PYTHONPATH" not in text
-        assert ("PLAIN=yes" in text) == (source == "pam_env")
+        assert ("PLAIN=yes" in text) == (source != "user_environment")
 
 
 def test_P7_the_session_process_has_no_variable_of_the_site(

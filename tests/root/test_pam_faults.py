@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mepd.master import stopping
 from mepd.model import UepState
 from mepd.posix import process
 from tests.conftest import User, is_gone, need_root, wait_for
@@ -95,6 +96,28 @@ def test_P6_a_module_that_spoils_its_process_fails_one_start(
     again = h.request(ask(jessie))
     h.run_until(lambda: again in h.settled)
     assert len(h.table) == 2
+
+
+@pytest.mark.parametrize("end", ["dies", "stop", "kill"])
+def test_P5_a_module_that_hangs_when_the_session_closes(
+    make: Make, harper: User, jessie: User, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The name is free again after a while, and all of it is gone."""
+    monkeypatch.setattr(stopping, "CLOSING_MAX", 1.0)
+    h = make("hang", "close", harper)
+    tokens = {h.request(ask(harper)), h.request(ask(jessie))}
+    h.run_until(lambda: tokens <= set(h.settled))
+    uep = next(u for u in h.table if u.user == harper.name)
+    if end == "dies":
+        os.kill(uep.process.pid, signal.SIGKILL)
+    elif end == "stop":
+        h.stopper.stop(uep, "test")
+    else:
+        h.stopper.kill(uep, "test")
+    h.run_until(lambda: len(h.table) == 1)
+    assert is_gone(uep.process.pid) and is_gone(uep.child.pid)
+    assert [u.user for u in h.table] == [jessie.name]
+    h.run_until(lambda: not h.reaper.strays())
 
 
 def test_P6_a_module_that_crashes_when_the_session_closes(
