@@ -21,13 +21,15 @@ from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, AMQPError
 from pika.spec import Basic, BasicProperties
 
-from mepd.gateway.failures import BrokerDown, Unroutable
+from mepd.gateway.failures import BrokerDown, Unroutable, Unsendable
 from mepd.wire import headertables
 
 headertables.harden(data)
 log = logging.getLogger(__name__)
 
 BACKOFF_MAX_S = 5.0
+HEADER_ROOM = 64
+"""Bytes of a header frame besides the properties, with some to spare."""
 Deliver = Callable[[int, str, bytes], None]
 """Called with delivery tag, routing key and body."""
 
@@ -40,6 +42,14 @@ def _why(error: BaseException) -> str:
             break
         error = inner[-1]
     return f"{type(error).__name__}: {error}"[:300]
+
+
+def check_header(properties: BasicProperties, frame_max: int) -> None:
+    """Raises Unsendable for more than one frame: the broker would end the connection, and
+    so each that comes after it with the same message."""
+    size = sum(map(len, properties.encode())) + HEADER_ROOM
+    if 0 < frame_max < size:
+        raise Unsendable(f"the headers of a message have more than {frame_max} bytes")
 
 
 class Publisher:
@@ -56,10 +66,14 @@ class Publisher:
     def publish(
         self, exchange: str, key: str, body: bytes, properties: BasicProperties
     ) -> asyncio.Future[None]:
-        """The future ends with the confirm, or with BrokerDown or Unroutable."""
+        """The future ends with the confirm, or with BrokerDown or Unroutable.
+
+        Raises Unsendable.
+        """
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         tag = self._next
         properties.message_id = str(tag)
+        check_header(properties, self._channel.connection.params.frame_max)
         try:
             self._channel.basic_publish(exchange, key, body, properties, mandatory=True)
         except AMQPError as e:
@@ -99,6 +113,41 @@ class Publisher:
             if not waiting.done():
                 waiting.set_exception(BrokerDown("the connection to the broker was lost"))
         self._waiting.clear()
+
+
+class Consumer:
+    """One consumer of a queue, which can be paused: what is on its way then goes back to
+    the queue."""
+
+    def __init__(self, channel: Channel, queue: str, deliver: Deliver, acknowledged: bool) -> None:
+        self.channel = channel
+        self._queue = queue
+        self._deliver = deliver
+        self._acknowledged = acknowledged
+        self._tag: str | None = None
+        self.resume()
+
+    @property
+    def paused(self) -> bool:
+        return self._tag is None
+
+    def pause(self) -> None:
+        if self._tag is not None:
+            tag, self._tag = self._tag, None
+            with contextlib.suppress(AMQPError):
+                self.channel.basic_cancel(tag)  # pika rejects what comes for it from now on
+
+    def resume(self) -> None:
+        """Raises AMQPError."""
+        if self._tag is None:
+            self._tag = self.channel.basic_consume(
+                self._queue, self._on_message, auto_ack=self._acknowledged
+            )
+
+    def _on_message(
+        self, _channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes
+    ) -> None:
+        self._deliver(method.delivery_tag or 0, method.routing_key or "", body)
 
 
 class Session:
@@ -187,20 +236,13 @@ class Session:
 
     async def consume(
         self, queue: str, prefetch: int, deliver: Deliver, acknowledged: bool = False
-    ) -> Channel:
-        """Returns the channel, on which the deliveries are to be acknowledged, unless they
-        are as good as that when they are sent."""
+    ) -> Consumer:
+        """The deliveries are to be acknowledged on the consumer's channel, unless they are
+        as good as that when they are sent."""
         channel = await self.channel()
         channel.basic_qos(prefetch_count=prefetch)
-
-        def on_message(
-            _channel: Channel, method: Basic.Deliver, _properties: BasicProperties, body: bytes
-        ) -> None:
-            deliver(method.delivery_tag or 0, method.routing_key or "", body)
-
         channel.add_on_cancel_callback(lambda _frame: self.close("consumer cancelled"))
-        channel.basic_consume(queue, on_message, auto_ack=acknowledged)
-        return channel
+        return Consumer(channel, queue, deliver, acknowledged)
 
     def close(self, reason: str = "closing") -> None:
         with contextlib.suppress(AMQPError):
@@ -237,7 +279,7 @@ class Link:
     def publish(
         self, exchange: str, key: str, body: bytes, properties: BasicProperties
     ) -> asyncio.Future[None]:
-        """See Publisher.publish. Raises BrokerDown when there is no session."""
+        """See Publisher.publish. Raises BrokerDown when there is no session, Unsendable."""
         publisher = self.session.publisher
         if publisher is None:
             raise BrokerDown("the broker is not connected")

@@ -17,7 +17,8 @@ RETRY_S = 1.0
 class Batcher(Generic[T]):
     """Calls ``work`` with all items that came since its last call, never twice at a time.
 
-    A batch that finds the store unavailable is tried again, before anything newer.
+    A batch that finds the store unavailable is tried again, before anything newer. One
+    that fails otherwise is tried item by item: what one sender sends is not the others'.
     """
 
     def __init__(
@@ -40,15 +41,21 @@ class Batcher(Generic[T]):
             batch, self._items = self._items[:self._limit], self._items[self._limit:]
             if not self._items:
                 self._wake.clear()
-            while batch and not await self._try(batch):
-                await asyncio.sleep(RETRY_S)
+            await self._do(batch)
 
-    async def _try(self, batch: list[T]) -> bool:
-        try:
-            await self._work(batch)
-        except StoreUnavailable as e:
-            log.error("%s: %s; trying again", self._name, e)
-            return False
-        except Exception:
-            log.exception("%s: a batch of %d failed", self._name, len(batch))
-        return True
+    async def _do(self, batch: list[T]) -> None:
+        while batch:
+            try:
+                await self._work(batch)
+            except StoreUnavailable as e:
+                log.error("%s: %s; trying again", self._name, e)
+                await asyncio.sleep(RETRY_S)
+                continue
+            except Exception as e:
+                if len(batch) == 1:
+                    log.exception("%s: one failed", self._name)
+                    return
+                log.error("%s: %d failed together: %s", self._name, len(batch), type(e).__name__)
+                for item in batch:
+                    await self._do([item])
+            return

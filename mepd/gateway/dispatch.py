@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from pika.spec import BasicProperties
 
@@ -12,19 +13,34 @@ from mepd.gateway import names, taskstore
 from mepd.gateway.amqp import Link
 from mepd.gateway.batcher import Batcher
 from mepd.gateway.database import Database
-from mepd.gateway.failures import BrokerDown, Unroutable
+from mepd.gateway.failures import BrokerDown, Unroutable, Unsendable
 from mepd.gateway.taskstore import Outgoing
 from mepd.wire import message
 
 log = logging.getLogger(__name__)
 
 
-class Dispatcher:
-    """``run`` marks what the broker has confirmed; what it has not waits for ``flush``."""
+WINDOW = 32 * 1024 * 1024
+"""Bytes at the broker that it has not confirmed yet; more waits here."""
+QUEUE_MAX = 64 * 1024 * 1024
+"""Bytes of arguments that wait here; more waits in the store alone."""
 
-    def __init__(self, db: Database, link: Link) -> None:
+
+class Dispatcher:
+    """``run`` marks what the broker has confirmed; what it has not waits for ``flush``.
+
+    ``refused`` is called with a task that no broker takes, and why.
+    """
+
+    def __init__(
+        self, db: Database, link: Link, refused: Callable[[Outgoing, str], None]
+    ) -> None:
         self._db = db
         self._link = link
+        self._refused = refused
+        self._queue: deque[Outgoing] = deque()
+        self._queued = 0
+        self._flying = 0
         self._in_flight: set[str] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._marks: Batcher[str] = Batcher("sent tasks", self._mark)
@@ -39,11 +55,30 @@ class Dispatcher:
         for task in tasks:
             if task.id in self._in_flight:
                 continue
+            if self._queue and self._queued + len(task.payload) > QUEUE_MAX:
+                break  # stored: a later flush sends them
+            self._in_flight.add(task.id)
+            self._queue.append(task)
+            self._queued += len(task.payload)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Publish what waits here, as far as the window is open."""
+        while self._queue and self._flying < WINDOW:
+            task = self._queue.popleft()
+            self._queued -= len(task.payload)
             try:
                 confirm = self._publish(task)
             except BrokerDown:
-                return  # stored: the next flush sends them
-            self._in_flight.add(task.id)
+                self._in_flight.difference_update((task.id, *(t.id for t in self._queue)))
+                self._queue.clear()  # stored: the next flush sends them
+                self._queued = 0
+                return
+            except Unsendable as e:
+                self._in_flight.discard(task.id)
+                self._refused(task, str(e))
+                continue
+            self._flying += task.size
             worker = asyncio.ensure_future(self._await_confirm(task, confirm))
             self._work.add(worker)
             worker.add_done_callback(self._work.discard)
@@ -67,6 +102,9 @@ class Dispatcher:
             log.info("task %s is not sent yet: %s", task.id, e)
         else:
             self._marks.add(task.id)
+        finally:
+            self._flying -= task.size
+            self._pump()
 
     async def flush(self, all_of_them: bool = False) -> None:
         """Publish stored tasks that the broker has not confirmed and nobody else sees to."""

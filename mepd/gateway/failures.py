@@ -52,6 +52,10 @@ class Unroutable(BrokerDown):
     """The broker has no queue for a message."""
 
 
+class Unsendable(MepdError):
+    """A message that no broker takes, now or later."""
+
+
 class StartFailed(MepdError):
     """A user endpoint did not check in; the text is for the user."""
 

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, update
 
 from mepd.gateway.failures import ApiError
 from mepd.gateway.schema import endpoints, functions, ueps
+from mepd.gateway.taskstore import chunks
 
 
 def add_function(tx: Connection, owner: str, values: dict[str, Any]) -> str:
@@ -24,14 +25,26 @@ def add_function(tx: Connection, owner: str, values: dict[str, Any]) -> str:
     return ident
 
 
+def _may_use(caller: str) -> ColumnElement[bool]:
+    mine_or_public = or_(functions.c.owner == caller, functions.c.public.is_(True))
+    return functions.c.deleted.is_(False) & mine_or_public
+
+
 def get_functions(tx: Connection, ids: Iterable[str], caller: str) -> dict[str, Row[Any]]:
     """Those of ``ids`` that the caller may use: his own and the public ones."""
-    query = select(functions).where(
-        functions.c.id.in_(list(ids)),
-        functions.c.deleted.is_(False),
-        or_(functions.c.owner == caller, functions.c.public.is_(True)),
-    )
+    query = select(functions).where(functions.c.id.in_(list(ids)), _may_use(caller))
     return {row.id: row for row in tx.execute(query)}
+
+
+def function_sizes(tx: Connection, ids: Iterable[str], caller: str) -> dict[str, int]:
+    """Characters of the packed code of those of ``ids`` that the caller may use."""
+    found: dict[str, int] = {}
+    for chunk in chunks(ids):
+        query = select(functions.c.id, func.length(functions.c.code)).where(
+            functions.c.id.in_(chunk), _may_use(caller)
+        )
+        found.update((row[0], row[1]) for row in tx.execute(query))
+    return found
 
 
 def delete_function(tx: Connection, ident: str, owner: str) -> bool:

@@ -16,9 +16,8 @@ from mepd.gateway.amqp import Link
 from mepd.gateway.database import Database
 from mepd.gateway.failures import BrokerDown, StartFailed, StoreUnavailable
 from mepd.gateway.presence import Presence
-from mepd.gateway.relay import Relay
+from mepd.gateway.relay import Relay, error_result
 from mepd.gateway.starts import Starts, Uep, uep_of
-from mepd.wire import message
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +134,8 @@ class Reviver:
             ids = await self._db.aread(taskstore.open_tasks, uep_id)
             log.warning("%d tasks of user endpoint %s fail: %s", len(ids), uep_id, why)
             if self.relay is not None:
-                await self.relay.finish([(i, uep_id, _lost(i, text)) for i in ids])
+                lost = [(i, uep_id, error_result(i, "ENDPOINT_LOST", text)) for i in ids]
+                await self.relay.finish(lost)
             try:
                 queue = names.task_queue(uep_id)
                 await self._link.session.call("queue_purge", queue=queue)
@@ -145,9 +145,3 @@ class Reviver:
                 await self._db.awrite(taskstore.send_again, uep_id)
         self._strikes.pop(uep_id, None)
         self._reasons.pop(uep_id, None)
-
-
-def _lost(task_id: str, text: str) -> bytes:
-    return message.pack_result(
-        message.Result(task_id, data=text, error_code="ENDPOINT_LOST", error_message=text)
-    )

@@ -20,14 +20,18 @@ from mepd.gateway.answers import (
 )
 from mepd.gateway.callers import ComputeCaller, ServiceDep
 from mepd.gateway.dispatch import declare_group_queue
-from mepd.gateway.failures import BrokerDown, not_found, unavailable
+from mepd.gateway.failures import ApiError, BrokerDown, not_found, unavailable
 from mepd.gateway.models import BatchStatusBody, SubmitBody, Uuid
+from mepd.gateway.relay import check_result
 from mepd.gateway.schema import DONE, STORED
 from mepd.gateway.strict import StrictRoute
 from mepd.gateway.submit import submit
 from mepd.wire import message
 
 router = APIRouter(tags=["compute"], route_class=StrictRoute, responses=ERRORS)
+
+ANSWER_MAX = 32 * 1024 * 1024
+"""Bytes of the results in one answer."""
 
 
 @router.post("/v3/endpoints/{endpoint_id}/submit", response_model=Submitted)
@@ -52,6 +56,7 @@ def task_json(row: Row[Any]) -> dict[str, Any]:
         return {**answer, "status": waiting}
     try:
         result = message.unpack_result(row.result)
+        check_result(result)
     except WireError as e:  # stored by an older version
         result = message.Result(row.id, str(e), error_code="RESULT_UNREADABLE")
     answer["completion_t"] = str(row.finished)
@@ -75,6 +80,10 @@ async def batch_status(
     body: BatchStatusBody, caller: ComputeCaller, service: ServiceDep
 ) -> dict[str, Any]:
     """Those of the tasks that are the caller's."""
+    size = await service.db.aread(taskstore.result_sizes, body.task_ids, caller.identity_id)
+    if size > ANSWER_MAX:
+        text = f"The results have {size} bytes; ask for at most {ANSWER_MAX} at a time"
+        raise ApiError(413, "PAYLOAD_TOO_LARGE", text)
     found = await service.db.aread(taskstore.get_tasks, body.task_ids, caller.identity_id)
     return {"response": "batch", "results": {k: task_json(row) for k, row in found.items()}}
 

@@ -31,13 +31,17 @@ from mepd.gateway.presence import Presence, period_of
 from mepd.gateway.rates import Rates, Waiting
 from mepd.gateway.relay import Relay
 from mepd.gateway.revive import Reviver
+from mepd.gateway.sparinglog import SparingLog
 from mepd.gateway.starts import Starts
-from mepd.wire import message
+from mepd.gateway.strict import check_tokens, storable
+from mepd.wire import jsonlimits, message
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_PREFETCH = 256
 ERROR_MAX = 4000
+REPORT_MAX = 4 * 1024 * 1024
+"""Bytes of a status report; that of an endpoint of Globus Compute names tasks."""
 HOUSEKEEPING_S = 3600.0
 CATCH_UP_S = 5.0
 RECONNECT_S = 20.0
@@ -69,8 +73,9 @@ class Service:
         )
         self.relay = Relay(db, self.link, self.metrics)
         self.reviver.relay = self.relay
-        self.dispatcher = Dispatcher(db, self.link)
+        self.dispatcher = Dispatcher(db, self.link, self._refused)
         self._gauges()
+        self._sparing = SparingLog(log)
         self._looking: set[asyncio.Task[None]] = set()
         self._presence_log: Batcher[None] = Batcher("heartbeats", self._store_presence)
 
@@ -118,6 +123,14 @@ class Service:
         log.critical("a part of the gateway has failed; stopping", exc_info=job.exception())
         self.failed = True
         signal.raise_signal(signal.SIGTERM)
+
+    async def identity_of(self, token: str) -> str | None:
+        """The identity that holds a token; None for one that is not good.
+
+        Raises StoreUnavailable.
+        """
+        caller = await self.db.aread(accounts.caller, token)
+        return caller.identity_id if caller is not None else None
 
     async def _restore(self) -> None:
         """Take for online what was so, until the broker is there and heartbeats tell."""
@@ -206,23 +219,25 @@ class Service:
                 except StoreUnavailable as e:
                     log.warning("looking for tasks left behind: %s", e)
 
+    def _refused(self, task: taskstore.Outgoing, why: str) -> None:
+        self.relay.refuse(task.id, task.uep_id, why)
+
     def _down(self) -> None:
         self.presence.hold()
 
     def _heartbeat(self, key: str, body: bytes) -> None:
         """One status report; ``key`` is the sender's id, which the broker has enforced."""
         try:
-            report = message.unpack_status(body)
+            report = _read_report(body, key)
         except WireError as e:
-            log.warning("dropping a status report of %s: %s", key, e)
-            return
-        if report.endpoint_id != key:
-            log.warning("dropping a status report of %s in the name of another", key)
+            self._sparing.write(
+                logging.WARNING, key, "dropping a status report of %s: %s", key, e
+            )
             return
         error = report.global_state.get("error")
         period = period_of(report.global_state)
         if error is not None:
-            text = str(error)[:ERROR_MAX]
+            text = storable(str(error)[:ERROR_MAX])
             self.starts.failed(key, text)
             self.presence.goodbye(key)
             self.reviver.gone(key, text)
@@ -235,12 +250,12 @@ class Service:
 
     # --- presence -----------------------------------------------------------------
     def _gone(self, ident: str) -> None:
-        log.info("endpoint %s is offline", ident)
+        self._sparing.write(logging.INFO, ident, "endpoint %s is offline", ident)
         self._presence_log.add(None)
         self.reviver.gone(ident)
 
     def _came(self, ident: str) -> None:
-        log.info("endpoint %s is online", ident)
+        self._sparing.write(logging.INFO, ident, "endpoint %s is online", ident)
         self.reviver.online(ident)
 
     async def _store_presence(self, _signals: list[None]) -> None:
@@ -263,6 +278,18 @@ class Service:
                     await self.db.awrite(purge, now)
             except StoreUnavailable as e:
                 log.warning("housekeeping: %s", e)
+
+
+def _read_report(body: bytes, sender: str) -> message.StatusReport:
+    """Raises WireError, also for a report in the name of another."""
+    if len(body) > REPORT_MAX:
+        raise WireError(f"it has {len(body)} bytes")
+    check_tokens(body)
+    report = message.unpack_status(body)
+    if report.endpoint_id != sender:
+        raise WireError("it is in the name of another")
+    jsonlimits.check(report.global_state, "global_state")
+    return report
 
 
 def _parameters(settings: Settings) -> pika.ConnectionParameters:

@@ -32,6 +32,15 @@ from mepd.gateway.uepid import uep_id
 from mepd.wire.start_request import USER_OPTS_MAX
 
 
+_SIZES = {
+    "user_endpoint_config": USER_OPTS_MAX,
+    "user_runtime": USER_OPTS_MAX,
+    "resource_specification": 32 * 1024,
+    "result_serializers": 32 * 1024,
+}
+"""Bytes of JSON. The last two travel in headers, which the broker takes in one frame only."""
+SUBMISSION_MAX = 256 * 1024 * 1024
+"""Bytes of all messages that one submission becomes."""
 SETTLING_S = 5.0
 """How long a user endpoint may be online before it must consume its queue."""
 
@@ -57,15 +66,26 @@ def _check_size(body: SubmitBody, payload_max: int) -> None:
         raise invalid("no tasks")
     if count > TASKS_MAX:
         raise invalid(f"{count} tasks in one submission; at most {TASKS_MAX}")
-    for name in ("user_endpoint_config", "user_runtime"):
-        if len(json.dumps(getattr(body, name) or {})) > USER_OPTS_MAX:
-            raise invalid(f"{name} is larger than {USER_OPTS_MAX} bytes")
+    for name, most in _SIZES.items():
+        if len(json.dumps(getattr(body, name) or {})) > most:
+            raise invalid(f"{name} is larger than {most} bytes")
+
+
+def _check_functions(body: SubmitBody, sizes: dict[str, int]) -> None:
+    """Each task goes out with its function's code: a small body must not become much."""
+    total = sum(
+        len(payloads) * sizes[function_id] + sum(map(len, payloads))
+        for function_id, payloads in body.tasks.items()
+    )
+    if total > SUBMISSION_MAX:
+        text = f"The tasks have {total} bytes with their functions; at most {SUBMISSION_MAX}"
+        raise ApiError(413, "PAYLOAD_TOO_LARGE", f"{text} are accepted in one submission")
 
 
 def _check(
     tx: Connection, caller: Caller, endpoint_id: str, body: SubmitBody, cache: PolicyCache
-) -> tuple[dict[str, Row[Any]], Row[Any] | None]:
-    """The functions by id, and the user endpoint's row if it is known. Raises ApiError."""
+) -> Row[Any] | None:
+    """The user endpoint's row if it is known. Raises ApiError."""
     endpoint = registry.get_endpoint(tx, endpoint_id)
     if endpoint is None or not registry.may_see(endpoint, caller.identity_id):
         raise not_found("Endpoint", endpoint_id)
@@ -73,9 +93,9 @@ def _check(
         raise forbidden(f"Endpoint {endpoint_id} takes tasks of its owner only")
     enforce.check(tx, cache, endpoint, caller)
     registry.check_lock(endpoint)
-    functions = registry.get_functions(tx, body.tasks, caller.identity_id)
+    sizes = registry.function_sizes(tx, body.tasks, caller.identity_id)
     for function_id in body.tasks:
-        if function_id not in functions:
+        if function_id not in sizes:
             raise not_found("Function", function_id)
         allowed = endpoint.allowed_functions
         if allowed is not None and function_id not in allowed:
@@ -84,6 +104,7 @@ def _check(
                 "FUNCTION_NOT_PERMITTED",
                 f"Function {function_id} not permitted on endpoint {endpoint_id}",
             )
+    _check_functions(body, sizes)
     if body.task_group_id is not None:
         group = taskstore.get_group(tx, body.task_group_id)
         if group is not None and group.owner != caller.identity_id:
@@ -92,7 +113,7 @@ def _check(
     row = registry.get_uep(tx, ident)
     if row is not None and row.identity_id != caller.identity_id:
         raise forbidden(f"User endpoint {ident} belongs to another identity")
-    return functions, row
+    return row
 
 
 async def _uep(
@@ -155,12 +176,14 @@ def _new_tasks(body: SubmitBody) -> list[NewTask]:
 
 def _store(
     tx: Connection, caller: Caller, group_id: str, queue: bool, uep: Uep, new: list[NewTask]
-) -> None:
+) -> dict[str, str]:
+    """Returns the functions' code, which nobody holds while a user endpoint starts."""
     group = taskstore.get_group(tx, group_id)
     if group is not None and group.owner != caller.identity_id:
         raise forbidden(f"Task group {group_id} belongs to another identity")
     taskstore.put_group(tx, group_id, caller.identity_id, queue)
     taskstore.add_tasks(tx, caller.identity_id, group_id, uep.endpoint_id, uep.id, new)
+    return taskstore.function_codes(tx, {task.function_id for task in new})
 
 
 async def submit(
@@ -168,9 +191,7 @@ async def submit(
 ) -> Accepted:
     """Raises ApiError; nothing of the tasks is stored then."""
     _check_size(body, service.settings.payload_max)
-    functions, row = await service.db.aread(
-        _check, caller, endpoint_id, body, service.policies
-    )
+    row = await service.db.aread(_check, caller, endpoint_id, body, service.policies)
     group_id = body.task_group_id or str(uuid.uuid4())
     try:
         if body.create_queue:
@@ -183,10 +204,9 @@ async def submit(
         raise unavailable(str(e)) from None
     new = _new_tasks(body)
     async with service.locks[uep.id]:
-        await service.db.awrite(_store, caller, group_id, body.create_queue, uep, new)
+        codes = await service.db.awrite(_store, caller, group_id, body.create_queue, uep, new)
         service.dispatcher.send(
-            Outgoing(t.id, uep.id, functions[t.function_id].code + t.payload, t.headers)
-            for t in new
+            Outgoing(t.id, uep.id, codes[t.function_id], t.payload, t.headers) for t in new
         )
     if not service.presence.online(uep.id):  # it left while the tasks were stored
         service.reviver.gone(uep.id)

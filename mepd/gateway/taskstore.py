@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, or_, select, update
 
 from mepd.gateway.schema import DONE, SENT, STORED, functions, task_groups, tasks
 
@@ -17,7 +17,8 @@ one does from then on."""
 CHUNK = 500
 """Ids in one IN (...): databases bound the number of parameters."""
 CLAIM_MAX = 5000
-"""Tasks in one claim; more are left for the next."""
+CLAIM_BYTES = 64 * 1024 * 1024
+"""Tasks in one claim, and what they may hold together; more are left for the next."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,24 @@ class NewTask:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A stored task on its way to the broker; ``buffer`` is function and arguments, packed."""
+    """A stored task on its way to the broker; ``code`` and ``payload`` are packed.
+
+    The tasks of one function share its code's text.
+    """
 
     id: str
     uep_id: str
-    buffer: str
+    code: str
+    payload: str
     headers: dict[str, Any]
+
+    @property
+    def buffer(self) -> str:
+        return self.code + self.payload
+
+    @property
+    def size(self) -> int:
+        return len(self.code) + len(self.payload)
 
 
 @dataclass(frozen=True)
@@ -101,13 +114,22 @@ def add_tasks(
 
 
 def _claim(tx: Connection, match: ColumnElement[bool], order: ColumnElement[Any], now: float,
-           all_of_them: bool) -> list[str]:
-    """Ids of the matching tasks that no other process sees to, and that are now the caller's."""
-    query = select(tasks.c.id).where(match)
+           all_of_them: bool, size: ColumnElement[Any]) -> list[str]:
+    """Ids of the matching tasks that no other process sees to, and that are now the caller's.
+
+    A lease that ends later than any that is given now is of a clock that was set back since.
+    """
+    query = select(tasks.c.id, size).where(match)
     if not all_of_them:
-        query = query.where(tasks.c.lease < now)
+        query = query.where(or_(tasks.c.lease < now, tasks.c.lease > now + 2 * LEASE_S))
     query = query.order_by(order).limit(CLAIM_MAX).with_for_update(skip_locked=True)
-    ids = list(tx.execute(query).scalars())
+    ids: list[str] = []
+    held = 0
+    for ident, bytes_ in tx.execute(query):
+        held += bytes_ or 0
+        if ids and held > CLAIM_BYTES:
+            break
+        ids.append(ident)
     for chunk in chunks(ids):
         tx.execute(update(tasks).where(tasks.c.id.in_(chunk)).values(lease=now + LEASE_S))
     return ids
@@ -116,17 +138,30 @@ def _claim(tx: Connection, match: ColumnElement[bool], order: ColumnElement[Any]
 def claim_unsent(tx: Connection, all_of_them: bool = False) -> list[Outgoing]:
     """Tasks that the broker has not confirmed, oldest first; with ``all_of_them`` also
     those that another process may be about to send."""
-    ids = _claim(tx, tasks.c.state == STORED, tasks.c.created, time.time(), all_of_them)
+    size = func.length(tasks.c.payload)
+    ids = _claim(tx, tasks.c.state == STORED, tasks.c.created, time.time(), all_of_them, size)
     found: list[Outgoing] = []
+    codes: dict[str, str] = {}
+    held = 0
     for chunk in chunks(ids):
-        query = select(
-            tasks.c.id, tasks.c.uep_id, tasks.c.payload, tasks.c.headers, functions.c.code
-        ).join(functions, functions.c.id == tasks.c.function_id)
-        query = query.where(tasks.c.id.in_(chunk)).order_by(tasks.c.created)
-        found += [
-            Outgoing(row.id, row.uep_id, row.code + row.payload, row.headers)
-            for row in tx.execute(query)
-        ]
+        query = select(tasks).where(tasks.c.id.in_(chunk)).order_by(tasks.c.created)
+        for row in tx.execute(query):
+            if row.function_id not in codes:
+                codes.update(function_codes(tx, [row.function_id]))
+                held += len(codes[row.function_id])
+            if found and held > CLAIM_BYTES:
+                return found  # the rest is the next claim's
+            code = codes[row.function_id]
+            found.append(Outgoing(row.id, row.uep_id, code, row.payload, row.headers))
+    return found
+
+
+def function_codes(tx: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """The packed code of each of these functions."""
+    found: dict[str, str] = {}
+    for chunk in chunks(ids):
+        query = select(functions.c.id, functions.c.code).where(functions.c.id.in_(chunk))
+        found.update((row.id, row.code) for row in tx.execute(query))
     return found
 
 
@@ -175,7 +210,8 @@ def finish(tx: Connection, results: list[tuple[str, str, bytes]]) -> list[Finish
 def claim_unrelayed(tx: Connection, all_of_them: bool = False) -> list[Finished]:
     """Results that no group's queue has been told, oldest first."""
     match = (tasks.c.state == DONE) & tasks.c.relayed.is_(False)
-    ids = _claim(tx, match, tasks.c.finished, time.time(), all_of_them)
+    size = func.length(tasks.c.result)
+    ids = _claim(tx, match, tasks.c.finished, time.time(), all_of_them, size)
     found: list[Finished] = []
     for chunk in chunks(ids):
         query = select(tasks.c.id, tasks.c.group_id, tasks.c.result, tasks.c.finished)
@@ -211,6 +247,16 @@ def get_tasks(tx: Connection, ids: Iterable[str], owner: str) -> dict[str, Row[A
         query = query.where(tasks.c.id.in_(chunk), tasks.c.owner == owner)
         found.update({row.id: row for row in tx.execute(query)})
     return found
+
+
+def result_sizes(tx: Connection, ids: Iterable[str], owner: str) -> int:
+    """Bytes of the results of those of the tasks that are the owner's, together."""
+    total = 0
+    for chunk in chunks(set(ids)):
+        query = select(func.sum(func.length(tasks.c.result)))
+        query = query.where(tasks.c.id.in_(chunk), tasks.c.owner == owner)
+        total += int(tx.execute(query).scalar() or 0)
+    return total
 
 
 def group_tasks(tx: Connection, group_id: str) -> list[str]:

@@ -10,7 +10,7 @@ from mepd.errors import WireError
 INT_MAX = 2**63 - 1
 VALUES_MAX = 32_768
 """More than fit into 64 KB; to look at so many takes some hundredths of a second."""
-_Place = tuple[Any, object]
+Place = tuple[Any, object]
 """Where a value stands: its container's place and its key, or what all of it is called."""
 
 
@@ -20,11 +20,11 @@ def check(value: Any, what: str, depth: int = 32, most: int = VALUES_MAX) -> Non
     Also if it holds more than ``most`` values: who looks at them must soon be done.
     """
     seen = 0
-    stack: list[tuple[Any, _Place, int]] = [(value, (None, what), 0)]
+    stack: list[tuple[Any, Place, int]] = [(value, (None, what), 0)]
     while stack:
         node, place, level = stack.pop()
         if level > depth:
-            raise WireError(f"{_path(place)}: nested deeper than {depth}")
+            raise WireError(f"{path(place)}: nested deeper than {depth}")
         if isinstance(node, (dict, list)):
             seen += len(node)
             if seen > most:
@@ -32,12 +32,12 @@ def check(value: Any, what: str, depth: int = 32, most: int = VALUES_MAX) -> Non
             items = node.items() if isinstance(node, dict) else enumerate(node)
             stack.extend((v, (place, k), level + 1) for k, v in items)
         elif isinstance(node, float) and not math.isfinite(node):
-            raise WireError(f"{_path(place)}: not a finite number")
+            raise WireError(f"{path(place)}: not a finite number")
         elif isinstance(node, int) and not -INT_MAX - 1 <= node <= INT_MAX:
-            raise WireError(f"{_path(place)}: integer does not fit 64 bits")
+            raise WireError(f"{path(place)}: integer does not fit 64 bits")
 
 
-def _path(place: _Place) -> str:
+def path(place: Place) -> str:
     """``what.key[0].key``, its first 120 characters."""
     keys: list[object] = []
     while place is not None:

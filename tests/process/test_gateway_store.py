@@ -347,3 +347,26 @@ def test_what_an_emptied_queue_held_is_sent_again(tx: Connection) -> None:
     assert taskstore.claim_unsent(tx) == []
     taskstore.send_again(tx, "u")
     assert {t.id for t in taskstore.claim_unsent(tx)} == {"2", "3"}
+
+
+def test_a_lease_of_a_clock_that_was_set_back_holds_nothing(tx: Connection) -> None:
+    add_tasks(tx, "1", "2", "3")
+    ahead = time.time() + 86400
+    tx.execute(update(schema.tasks).where(schema.tasks.c.id == "1").values(lease=ahead))
+    assert [t.id for t in taskstore.claim_unsent(tx)] == ["1"]
+    assert taskstore.claim_unsent(tx) == []
+
+
+def test_one_claim_is_bounded_in_bytes(tx: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is the next one's; a single large task is claimed all the same."""
+    add_tasks(tx, "1", "2", "3")
+    monkeypatch.setattr(taskstore, "CLAIM_BYTES", 7)
+    tx.execute(update(schema.tasks).values(lease=1.0))
+    assert len(taskstore.claim_unsent(tx)) == 1, "the payload has 7 bytes"
+    assert len(taskstore.claim_unsent(tx)) == 1
+    monkeypatch.setattr(taskstore, "CLAIM_BYTES", 1)
+    assert len(taskstore.claim_unsent(tx)) == 1
+    assert taskstore.claim_unsent(tx) == []
+    taskstore.finish(tx, [(ident, "u", b"result") for ident in "123"])
+    tx.execute(update(schema.tasks).values(lease=1.0))
+    assert [len(taskstore.claim_unrelayed(tx)) for _ in range(4)] == [1, 1, 1, 0]
