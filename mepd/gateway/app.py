@@ -119,6 +119,7 @@ def create_app(service: Service) -> FastAPI:
         limit=settings.body_max,
         timeout=settings.body_timeout,
         total=settings.bodies_max,
+        owner_of=service.identity_of,
     )
     app.add_middleware(Guard)
     app.add_middleware(Meter, metrics=service.metrics)

@@ -116,6 +116,7 @@ class Database:
             _tune_sqlite(self.engine)
         self._writer = self.engine.execution_options(writing=True)
         self._reads = ThreadPoolExecutor(READERS, "db-read")
+        self._turns = asyncio.Semaphore(READERS)
         self._writes = ThreadPoolExecutor(1 if sqlite else READERS, "db-write")
 
     def create(self) -> None:
@@ -157,11 +158,13 @@ class Database:
     async def aread(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """``read`` in a thread."""
+        """``read`` in a thread. No more are read than the loop gets on with, as what is
+        read may be large."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._reads, lambda: self.read(function, *args, **kwargs)
-        )
+        async with self._turns:
+            return await loop.run_in_executor(
+                self._reads, lambda: self.read(function, *args, **kwargs)
+            )
 
     async def awrite(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -21,6 +21,7 @@ from mepd import log as mepd_log
 from mepd.errors import ConfigError, MepdError
 from mepd.gateway import admin, admin_users, brokernode
 from mepd.gateway.config import Settings, load
+from mepd.posix.memory import give_back_large_blocks
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,10 +55,12 @@ async def _serve(settings: Settings) -> int:
     import uvicorn
 
     from mepd.gateway.app import create_app
+    from mepd.gateway.connections import ACCEPTED_AT_ONCE, Connection, raise_file_limit
     from mepd.gateway.database import Database
     from mepd.gateway.service import Service
 
     db = Database(settings.database)
+    Connection.most = raise_file_limit()
     try:
         db.create()
         service = Service(settings, db)
@@ -65,6 +68,9 @@ async def _serve(settings: Settings) -> int:
             create_app(service),
             host=settings.host,
             port=settings.port,
+            http=Connection,
+            ws="none",
+            backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             access_log=False,  # paths hold ids, headers hold tokens; neither is for a log
             server_header=False,
@@ -97,9 +103,11 @@ def serve(config: Path) -> None:
     """Serve until SIGTERM."""
     settings = load(config)
     setproctitle.setproctitle("mepd-gateway serve")
+    give_back_large_blocks()
     handler = logging.StreamHandler(sys.stderr)
     mepd_log.configure("mepd-gateway", [handler], settings.log_level)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # its warnings are about what anybody may send
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # one line of ours instead of seven
     sys.exit(asyncio.run(_serve(settings)))
 

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+"""Those that are told apart, lest callers make up series."""
 
 
 class Metrics:
@@ -66,7 +68,8 @@ class Meter:
         async def watch(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = _route(scope)
-                method = scope["method"] if route != "other" else "other"
+                known = route != "other" and scope["method"] in METHODS
+                method = scope["method"] if known else "other"
                 self._metrics.requests.labels(method, route, str(message["status"])).inc()
                 self._metrics.seconds.labels(route).observe(time.monotonic() - started)
             await send(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 Uuid = Annotated[str, Field(pattern=_UUID), AfterValidator(str.lower)]
@@ -13,6 +13,13 @@ ImportPath = Annotated[str, Field(max_length=512)]
 
 TASKS_MAX = 20_000
 IDS_MAX = 20_000
+
+
+def _not_too_many(value: Any) -> Any:
+    """Before each key is looked at: every fault of a body takes a kilobyte to be told."""
+    if isinstance(value, dict) and len(value) > TASKS_MAX:
+        raise ValueError(f"more than {TASKS_MAX} functions")
+    return value
 
 
 class Body(BaseModel):
@@ -36,8 +43,8 @@ class EndpointBody(Body):
     multi_user: bool = False
     public: bool = False
     metadata: dict[str, Any] | None = None
-    allowed_functions: Annotated[list[Uuid], Field(max_length=10_000)] | None = None
-    admins: Annotated[list[Uuid], Field(max_length=1000)] | None = None
+    allowed_functions: Annotated[list[Uuid], Field(max_length=10_000, fail_fast=True)] | None = None
+    admins: Annotated[list[Uuid], Field(max_length=1000, fail_fast=True)] | None = None
     authentication_policy: Uuid | None = None
     high_assurance: bool = False
 
@@ -45,14 +52,18 @@ class EndpointBody(Body):
 class SubmitBody(Body):
     """``tasks``: function id -> packed arguments of each task."""
 
-    tasks: dict[Uuid, list[str]]
+    tasks: Annotated[
+        dict[Uuid, Annotated[list[str], Field(fail_fast=True)]], BeforeValidator(_not_too_many)
+    ]
     create_queue: bool = False
     task_group_id: Uuid | None = None
     user_endpoint_config: dict[str, Any] | None = None
     user_runtime: dict[str, Any] | None = None
     resource_specification: dict[str, Any] | None = None
-    result_serializers: Annotated[list[ImportPath], Field(max_length=32)] | None = None
+    result_serializers: (
+        Annotated[list[ImportPath], Field(max_length=32, fail_fast=True)] | None
+    ) = None
 
 
 class BatchStatusBody(Body):
-    task_ids: Annotated[list[Uuid], Field(max_length=IDS_MAX)]
+    task_ids: Annotated[list[Uuid], Field(max_length=IDS_MAX, fail_fast=True)]

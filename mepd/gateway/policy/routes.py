@@ -33,9 +33,9 @@ Label = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=4096)]
 Timeout = Annotated[int, Field(ge=0, le=TIMEOUT_MAX)]
 Patterns = Annotated[
-    list[Annotated[str, AfterValidator(_pattern)]], Field(max_length=1000)
+    list[Annotated[str, AfterValidator(_pattern)]], Field(max_length=1000, fail_fast=True)
 ]
-Admins = Annotated[list[Uuid], Field(max_length=1000)]
+Admins = Annotated[list[Uuid], Field(max_length=1000, fail_fast=True)]
 
 
 class ProjectFields(Body):

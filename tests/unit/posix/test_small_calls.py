@@ -18,6 +18,7 @@ from mepd.posix import (
     daemon,
     descriptors,
     guard,
+    memory,
     notify,
     peer,
     process,
@@ -373,3 +374,28 @@ class TestDaemonize:
         with pytest.raises(Exited):
             daemon.daemonize()
         assert left == [0] and not pids
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_large_blocks_go_back_to_the_kernel() -> None:
+    """Without it, a freed one raises the bound, and smaller ones in between keep a heap."""
+    assert memory.give_back_large_blocks()
+    before = _resident()
+    del bytearray(b"x" * (30 << 20))[:]
+    kept = []
+    large = []
+    for _ in range(20):
+        large.append(bytearray(b"x" * (10 << 20)))
+        kept.append(bytearray(b"x" * 100_000))
+    assert _resident() - before > 150 << 20
+    large.clear()
+    assert _resident() - before < 50 << 20
+
+
+def test_a_c_library_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: object())
+    assert not memory.give_back_large_blocks()
