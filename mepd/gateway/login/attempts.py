@@ -46,12 +46,18 @@ def wait_after(failures: int, limit: int) -> float:
 
 
 def _failures(tx: Connection, subject: Subject, now: float) -> tuple[int, float]:
-    """How many count, and when the last was. The row is there and locked from now on."""
+    """How many count, and when the last was. The row is there and locked from now on.
+
+    A last time that has yet to come is of a clock that was set back: it was now.
+    """
     insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     new = insert(login_attempts).values(subject=subject.key, failures=0, last=now)
     tx.execute(new.on_conflict_do_nothing())
     match = login_attempts.c.subject == subject.key
     row = tx.execute(select(login_attempts).where(match).with_for_update()).one()
+    if row.last > now:
+        _store(tx, subject, row.failures, now)
+        return row.failures, now
     return (0, 0.0) if now - row.last > FORGET_S else (row.failures, row.last)
 
 

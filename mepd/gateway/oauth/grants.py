@@ -198,6 +198,17 @@ def redeem_code(
     return Issued(made, row.identity_id, row.session_id, row.nonce)
 
 
+def holder(tx: Connection, secret: str) -> str | None:
+    """The identity that a refresh token, used or not, is of."""
+    query = (
+        select(grants.c.identity_id)
+        .join(refresh_tokens, refresh_tokens.c.grant_id == grants.c.id)
+        .where(refresh_tokens.c.hash == keys.digest(secret))
+    )
+    found: str | None = tx.execute(query).scalar()
+    return found
+
+
 def refresh(tx: Connection, secret: str, client_id: str, lifetimes: Lifetimes) -> Issued | None:
     """A new access token and the refresh token's successor; None if it is refused."""
     match = refresh_tokens.c.hash == keys.digest(secret)

@@ -49,6 +49,7 @@ async def _client_credentials(
 ) -> dict[str, Any]:
     if client.identity_id is None:
         raise OAuthError("unauthorized_client", "this client has no secret")
+    service.rates.take(client.identity_id)
     groups = group_scopes(form.get("scope", ""))
     lifetime = service.settings.token_lifetime
     first, *others = await service.db.awrite(_grant_client, client, groups, lifetime)
@@ -105,6 +106,9 @@ async def _refresh_token(
     service: Service, client: Client, form: dict[str, str]
 ) -> dict[str, Any]:
     secret = form.get("refresh_token", "")
+    holder = await service.db.aread(grants.holder, secret)
+    if holder is not None:
+        service.rates.take(holder)
     issued = await service.db.awrite(grants.refresh, secret, client.id, _lifetimes(service))
     if issued is None:
         raise OAuthError("invalid_grant", "the refresh token is unknown, used, expired or revoked")
@@ -135,6 +139,8 @@ async def revoke(request: Request, service: ServiceDep) -> JSONResponse:
     """RFC 7009: the answer does not tell whether the token was known."""
     form = await read_form(request)
     client = await client_of(service, request, form)
+    if client.identity_id is not None:
+        service.rates.take(client.identity_id)
     await service.db.awrite(grants.revoke, form.get("token", ""), client.id)
     return JSONResponse({"active": False}, headers=NO_STORE)
 
@@ -169,6 +175,7 @@ async def introspect(request: Request, service: ServiceDep) -> JSONResponse:
     client = await client_of(service, request, form)
     if client.identity_id is None:
         raise OAuthError("invalid_client", "unknown client or wrong secret", 401)
+    service.rates.take(client.identity_id)
     include = {word.strip() for word in form.get("include", "").split(",")}
     facts = await service.db.aread(
         _facts, form.get("token", ""), client.id, include, service.settings.public_url

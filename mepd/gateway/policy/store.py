@@ -88,8 +88,9 @@ def administers(tx: Connection, project: Row[Any], person: str) -> bool:
 
 def list_projects(tx: Connection, person: str) -> list[Row[Any]]:
     """Those that an identity of the person administers."""
+    mine = set(linked_ids(tx, person))
     rows = tx.execute(select(projects).order_by(projects.c.created))
-    return [row for row in rows if administers(tx, row, person)]
+    return [row for row in rows if not mine.isdisjoint(row.admin_ids)]
 
 
 def get_project(tx: Connection, ident: str, person: str) -> Row[Any] | None:

@@ -40,6 +40,18 @@ def test_each_further_failure_doubles_the_wait() -> None:
     assert attempts.wait_after(2, 3) == 0 and attempts.wait_after(10**6, 3) == 900
 
 
+def test_a_clock_that_is_set_back_shuts_nobody_out(tx: Connection) -> None:
+    """What was noted a day ahead counts from now on."""
+    who = (attempts.Subject("a", 3), attempts.Subject("h", 100))
+    assert attempts.begin(tx, who, NOW + 86400) == 0
+    attempts.succeeded(tx, *who, NOW + 86400)
+    assert attempts.begin(tx, who, NOW) == 0
+    for _ in range(3):
+        assert attempts.begin(tx, who, NOW + 86400) == 0
+    assert attempts.begin(tx, who, NOW) == 15
+    assert attempts.begin(tx, who, NOW + 14) == 1 and attempts.begin(tx, who, NOW + 15) == 0
+
+
 def test_attempts_are_counted_before_they_are_tried(tx: Connection) -> None:
     who = (attempts.Subject("a", 3), attempts.Subject("h", 100))
     assert [attempts.begin(tx, who, NOW) for _ in range(4)] == [0, 0, 0, 15]
