@@ -18,10 +18,10 @@ from pika import data
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
 from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError, AMQPError
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 from pika.spec import Basic, BasicProperties
 
-from mepd.gateway.failures import BrokerDown, Unroutable, Unsendable
+from mepd.gateway.failures import BrokerDown, NoQueue, Unroutable, Unsendable
 from mepd.wire import headertables
 
 headertables.harden(data)
@@ -214,14 +214,16 @@ class Session:
     async def call(self, method: str, **arguments: Any) -> Any:
         """One declaration or the like on a channel of its own, since an error closes it.
 
-        Returns the broker's answer (pika.spec). Raises BrokerDown with its reason.
+        Returns the broker's answer (pika.spec). Raises BrokerDown with its reason, NoQueue.
         """
         channel = await self.channel(vital=False)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def failed(_channel: Channel, reason: BaseException) -> None:
+            missing = isinstance(reason, ChannelClosedByBroker) and reason.reply_code == 404
             if not done.done():
-                done.set_exception(BrokerDown(f"{method}: {reason}"[:300]))
+                kind = NoQueue if missing else BrokerDown
+                done.set_exception(kind(f"{method}: {reason}"[:300]))
 
         def succeeded(frame: Any) -> None:
             if not done.done():

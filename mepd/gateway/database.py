@@ -82,12 +82,9 @@ def _tune_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-_AVAILABILITY = (
-    exc.OperationalError,
-    exc.InterfaceError,
-    exc.IntegrityError,
-    exc.TimeoutError,
-)
+_OUR_FAULT = (exc.DataError, exc.ProgrammingError, exc.NotSupportedError)
+"""Of the database's errors; all others are about the store: locked, full, read-only, damaged,
+gone."""
 
 
 def _collided(error: exc.SQLAlchemyError) -> bool:
@@ -137,7 +134,9 @@ class Database:
             try:
                 with engine.begin() as connection:
                     return function(connection, *args, **kwargs)
-            except _AVAILABILITY as e:
+            except _OUR_FAULT:
+                raise
+            except (exc.DBAPIError, exc.TimeoutError) as e:
                 if tries and _collided(e):
                     continue
                 name = type(getattr(e, "orig", None) or e).__name__

@@ -13,7 +13,7 @@ from mepd.gateway import names, taskstore
 from mepd.gateway.amqp import Link
 from mepd.gateway.batcher import Batcher
 from mepd.gateway.database import Database
-from mepd.gateway.failures import BrokerDown, Unroutable, Unsendable
+from mepd.gateway.failures import BrokerDown, NoQueue, Unroutable, Unsendable
 from mepd.gateway.taskstore import Outgoing
 from mepd.wire import message
 
@@ -125,11 +125,14 @@ async def is_listening(link: Link, uep_id: str) -> bool:
     """Whether somebody consumes the user endpoint's queue at this moment.
 
     A host that lost power, or a mepd that was killed, sends no goodbye; the broker knows
-    at once that the connection is gone. Raises BrokerDown, also for a missing queue.
+    at once that the connection is gone. Raises BrokerDown.
     """
-    answer = await link.session.call(
-        "queue_declare", queue=names.task_queue(uep_id), passive=True
-    )
+    try:
+        answer = await link.session.call(
+            "queue_declare", queue=names.task_queue(uep_id), passive=True
+        )
+    except NoQueue:
+        return False
     return bool(answer.consumer_count)
 
 

@@ -52,6 +52,10 @@ class Unroutable(BrokerDown):
     """The broker has no queue for a message."""
 
 
+class NoQueue(BrokerDown):
+    """The broker has no queue of that name."""
+
+
 class Unsendable(MepdError):
     """A message that no broker takes, now or later."""
 

@@ -162,7 +162,8 @@ class Relay:
         self._settle(batch)
         self._metrics.results.inc(len(fresh))
         if len(fresh) < len(results):
-            log.info("%d results were not awaited", len(results) - len(fresh))
+            unwanted = len(results) - len(fresh)
+            self._sparing.write(logging.INFO, "results", "%d were not awaited", unwanted)
         await self.send(fresh)
 
     def _settle(self, batch: list[_Delivery]) -> None:

@@ -105,11 +105,15 @@ class Starts:
             pending = self._begin(uep)
         await asyncio.shield(pending)
 
-    def _begin(self, uep: Uep) -> asyncio.Future[None]:
-        if not self._presence.online(uep.endpoint_id):
+    def check_endpoint(self, endpoint_id: str) -> None:
+        """Raises StartFailed if the endpoint cannot start anything now."""
+        if not self._presence.online(endpoint_id):
             raise StartFailed(
-                f"Endpoint {uep.endpoint_id} is not online; no user endpoint can be started"
+                f"Endpoint {endpoint_id} is not online; no user endpoint can be started"
             )
+
+    def _begin(self, uep: Uep) -> asyncio.Future[None]:
+        self.check_endpoint(uep.endpoint_id)
         loop = asyncio.get_running_loop()
         pending: asyncio.Future[None] = loop.create_future()
         self._pending[uep.id] = pending

@@ -150,10 +150,7 @@ async def _await_online(service: Service, uep: Uep) -> None:
     if await _is_there(service, uep):
         return
     with service.waiting.one(uep.identity_id):
-        try:
-            await service.starts.ensure(uep)
-        except StartFailed as e:
-            raise invalid(str(e)) from None
+        await service.starts.ensure(uep)
 
 
 def _headers(function_id: str, task_id: str, body: SubmitBody) -> dict[str, Any]:
@@ -194,12 +191,16 @@ async def submit(
     row = await service.db.aread(_check, caller, endpoint_id, body, service.policies)
     group_id = body.task_group_id or str(uuid.uuid4())
     try:
-        if body.create_queue:
-            await declare_group_queue(service.link, group_id)
+        if row is None:
+            service.starts.check_endpoint(endpoint_id)
         uep = await _uep(service, caller, endpoint_id, body, row)
         await _await_online(service, uep)
+        if body.create_queue:  # not before, lest refused submissions leave queues
+            await declare_group_queue(service.link, group_id)
         if not service.link.connected:
             raise BrokerDown("the broker is not connected")
+    except StartFailed as e:
+        raise invalid(str(e)) from None
     except BrokerDown as e:
         raise unavailable(str(e)) from None
     new = _new_tasks(body)

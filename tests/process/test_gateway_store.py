@@ -30,6 +30,7 @@ from mepd.gateway import (
 )
 from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
 from mepd.gateway.database import Database
+from mepd.gateway.failures import StoreUnavailable
 from mepd.gateway.taskstore import NewTask
 
 from tests.conftest import require
@@ -142,6 +143,41 @@ def test_a_step_that_fails_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     assert db.read(lambda tx: inspect(tx).get_table_names()) == []
     db.create()
+    db.close()
+
+
+def test_G7_a_damaged_store_is_not_available(tmp_path: Path) -> None:
+    """Not the fault of who asks; and it works again when the file is as it was."""
+    path = tmp_path / "store.db"
+    db = Database(f"sqlite:///{path}")
+    db.create()
+    db.write(accounts.add_identity, "ann@example.org")
+    db.write(lambda tx: None)
+    db.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    again = Database(f"sqlite:///{path}")
+    with pytest.raises(StoreUnavailable):
+        again.read(accounts.list_identities)
+    again.close()
+    path.write_bytes(whole)
+    again = Database(f"sqlite:///{path}")
+    assert len(again.read(accounts.list_identities)) == 1
+    again.close()
+
+
+def test_G7_a_store_that_cannot_be_written(url: str) -> None:
+    """PostgreSQL says so in a standby, SQLite on a medium that is read-only."""
+    db = Database(url)
+    db.create()
+    read_only = {"sqlite": "PRAGMA query_only=ON", "postgresql": "SET TRANSACTION READ ONLY"}
+
+    def add(tx: Connection) -> None:
+        tx.exec_driver_sql(read_only[tx.dialect.name])
+        accounts.add_identity(tx, "ann@example.org")
+
+    with pytest.raises(StoreUnavailable):
+        db.write(add)
     db.close()
 
 
