@@ -658,6 +658,46 @@ def test_a_reason_that_no_answer_can_hold(harper: User, mep: FakeMep) -> None:
     mep.react = lambda _request: None
 
 
+def test_refused_submissions_leave_nothing(site: Site, harper: User, mep: FakeMep) -> None:
+    """Neither a queue at the broker, nor, where nobody could start it, a user endpoint."""
+    function = harper.register(double)
+    groups = [str(uuid.uuid4()) for _ in range(2)]
+    mep.react = lambda _request: "no"
+    more = {"create_queue": True, "task_group_id": groups[0]}
+    assert harper.submit(mep, {function: [payload(1)]}, **more).status_code == 422
+    offline = FakeMep(User(site, unique("admin")))
+    more["task_group_id"] = groups[1]
+    answer = harper.submit(offline, {function: [payload(1)]}, **more)
+    assert answer.status_code == 422 and "is not online" in answer.json()["reason"]
+    for group in groups:
+        connection = pika.BlockingConnection(pika.URLParameters(site.admin_url()))
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            connection.channel().queue_declare(f"mepd.group.{group}", passive=True)
+        connection.close()
+    with sqlite3.connect(site.dir / "gateway.db") as db:
+        (count,) = db.execute("SELECT count(*) FROM ueps WHERE endpoint_id = ?", (offline.id,))
+    db.close()
+    assert count == (0,)
+
+
+def test_a_task_queue_that_was_deleted(site: Site, harper: User, mep: FakeMep) -> None:
+    """Its user endpoint reports still, but takes no tasks: it is started anew."""
+    function = harper.register(double)
+    tasks = harper.submit(mep, {function: [payload(1)]}).json()["tasks"][function]
+    poll(lambda: harper.finished(tasks), "a task")
+    connection = pika.BlockingConnection(pika.URLParameters(site.admin_url()))
+    connection.channel().queue_delete(f"mepd.tasks.{mep.ueps[0].id}")
+    connection.close()
+
+    def accepted() -> list[str]:
+        answer = harper.submit(mep, {function: [payload(2)]})
+        return list(answer.json()["tasks"][function]) if answer.status_code == 200 else []
+
+    again = poll(accepted, "a submission")
+    poll(lambda: harper.finished(again), "its task")
+    assert len(mep.ueps) == 2
+
+
 # --- rates ----------------------------------------------------------------------------
 def test_G5_haste_at_the_token_routes() -> None:
     """They write, so they are counted as all else of an identity."""

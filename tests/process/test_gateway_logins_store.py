@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from mepd.gateway import accounts
+from mepd.gateway.authschema import authentications, refresh_tokens, signing_keys
 from mepd.gateway.authschema import grants as grants_table
-from mepd.gateway.authschema import refresh_tokens, signing_keys
+from mepd.gateway.authschema import sessions as sessions_table
 from mepd.gateway.database import Database
 from mepd.gateway.login import attempts, sessions
 from mepd.gateway.oauth import consents, grants, idtoken
@@ -88,6 +90,31 @@ def test_g6_one_refresh_token_at_many_processes(stores: list[Database]) -> None:
     answers = at_once(stores, lambda tx: grants.refresh(tx, secret, "app", LIVES))
     assert sum(answer is not None for answer in answers) == 1
     assert stores[0].read(alive) == (0, 0, 0)
+
+
+def _count(tx: Connection, table: Table) -> int:
+    found: int = tx.execute(select(func.count()).select_from(table)).scalar_one()
+    return found
+
+
+def test_what_is_over_is_forgotten(stores: list[Database]) -> None:
+    """Grants with their last token, sessions with their last grant and policy's question."""
+    db = stores[0]
+    assert db.write(redeem, new_code(db)) is not None
+    now = time.time()
+    late = now + sessions.KEPT_S + 100
+
+    def purge(when: float) -> tuple[int, ...]:
+        for forget in (accounts.purge_tokens, grants.purge, sessions.purge):
+            db.write(forget, when)
+        tables = (grants_table, sessions_table, authentications)
+        return tuple(db.read(_count, table) for table in tables)
+
+    assert purge(now) == (1, 1, 1)
+    db.write(sessions.purge, late)
+    assert db.read(_count, sessions_table) == 1, "its grant still has tokens"
+    assert purge(now + 3600) == (0, 1, 1), "a policy may ask for the login of a year ago"
+    assert purge(late) == (0, 0, 0)
 
 
 def test_attempts_at_once_do_not_pass_together(stores: list[Database]) -> None:

@@ -66,6 +66,18 @@ def _store(tx: Connection, subject: Subject, failures: int, last: float) -> None
     tx.execute(update(login_attempts).where(match).values(failures=failures, last=last))
 
 
+def must_wait(tx: Connection, subjects: tuple[Subject, ...], now: float | None = None) -> int:
+    """The seconds to wait, as far as can be seen without writing."""
+    now = time.time() if now is None else now
+    wait = 0.0
+    for subject in subjects:
+        query = select(login_attempts).where(login_attempts.c.subject == subject.key)
+        row = tx.execute(query).first()
+        if row is not None and 0 <= now - row.last <= FORGET_S:
+            wait = max(wait, row.last + wait_after(row.failures, subject.limit) - now)
+    return math.ceil(wait)
+
+
 def begin(tx: Connection, subjects: tuple[Subject, ...], now: float | None = None) -> int:
     """Take an attempt, which counts as failed until ``succeeded``.
 

@@ -131,7 +131,8 @@ async def _by_password(
     username, password = form.get("username", "").strip()[:256], form.get("password", "")
     host = request.client.host if request.client is not None else ""
     subjects = attempts.account(username), attempts.address(host)
-    wait = await service.db.awrite(attempts.begin, subjects)
+    wait = await service.db.aread(attempts.must_wait, subjects)
+    wait = wait or await service.db.awrite(attempts.begin, subjects)
     if wait:
         log.warning("too many failed logins from %s; refused for %d s", host, wait)
         text = f"Too many failed attempts. Try again in {wait} seconds."

@@ -14,8 +14,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, select, update
 
 from mepd.gateway import accounts, keys
-from mepd.gateway.authschema import authentications, external_logins, sessions
+from mepd.gateway.authschema import authentications, external_logins, grants, sessions
 from mepd.gateway.schema import identities
+
+KEPT_S = 367 * 86400.0
+"""More than the longest time that a policy can ask for."""
+PURGED_MAX = 5000
 
 
 @dataclass(frozen=True)
@@ -135,5 +139,11 @@ def end_all_of(tx: Connection, identity_ids: Sequence[str]) -> None:
 
 
 def purge(tx: Connection, now: float) -> None:
-    """Forget logins that never ended. Sessions stay: grants refer to them."""
+    """Forget logins that never ended, and sessions that are over, once no grant refers to
+    them and no policy may ask when somebody has logged in there."""
     tx.execute(external_logins.delete().where(external_logins.c.created < now - 3600))
+    used = select(grants.c.session_id).where(grants.c.session_id == sessions.c.id).exists()
+    match = (sessions.c.expires < now) & (sessions.c.created < now - KEPT_S) & ~used
+    gone = list(tx.execute(select(sessions.c.id).where(match).limit(PURGED_MAX)).scalars())
+    tx.execute(authentications.delete().where(authentications.c.session_id.in_(gone)))
+    tx.execute(sessions.delete().where(sessions.c.id.in_(gone)))

@@ -259,6 +259,11 @@ def revoke_all_of(tx: Connection, identity_id: str) -> None:
 
 
 def purge(tx: Connection, now: float) -> None:
-    """Forget codes and refresh tokens that are over."""
+    """Forget codes and refresh tokens that are over, and grants that have nothing left."""
     tx.execute(codes.delete().where(codes.c.expires < now - CODE_LIFETIME_S))
     tx.execute(refresh_tokens.delete().where(refresh_tokens.c.expires < now))
+    left = [
+        select(table.c.grant_id).where(table.c.grant_id == grants.c.id).exists()
+        for table in (tokens, refresh_tokens, codes)
+    ]
+    tx.execute(grants.delete().where(~or_(*left)))

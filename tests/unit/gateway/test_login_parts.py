@@ -40,6 +40,16 @@ def test_each_further_failure_doubles_the_wait() -> None:
     assert attempts.wait_after(2, 3) == 0 and attempts.wait_after(10**6, 3) == 900
 
 
+def test_who_must_wait_writes_nothing(tx: Connection) -> None:
+    who = (attempts.Subject("a", 3), attempts.Subject("h", 100))
+    assert attempts.must_wait(tx, who, NOW) == 0
+    for _ in range(3):
+        assert attempts.begin(tx, who, NOW) == 0
+    for later in (0, 14, 15):
+        assert attempts.must_wait(tx, who, NOW + later) == 15 - later
+    assert attempts.must_wait(tx, who, NOW - 86400) == 0, "left to what sets it right"
+
+
 def test_a_clock_that_is_set_back_shuts_nobody_out(tx: Connection) -> None:
     """What was noted a day ahead counts from now on."""
     who = (attempts.Subject("a", 3), attempts.Subject("h", 100))
