@@ -24,7 +24,7 @@ from mepd.gateway.database import Database
 from mepd.gateway.failures import BrokerDown, StoreUnavailable, Unroutable
 from mepd.gateway.metrics import Metrics
 from mepd.gateway.sparinglog import SparingLog
-from mepd.gateway.strict import check_text, check_tokens
+from mepd.gateway.strict import check_text, check_tokens, storable
 from mepd.gateway.taskstore import Finished
 from mepd.wire import jsonlimits, message
 
@@ -81,7 +81,7 @@ def read_result(body: bytes) -> tuple[str, bytes]:
         except WireError as e:
             why = str(e)
     text = f"The user endpoint has sent a result that cannot be taken: {why}"
-    return task_id, error_result(task_id, "RESULT_UNREADABLE", text)
+    return task_id, error_result(task_id, "RESULT_UNREADABLE", storable(text))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mepd.gateway.failures import ApiError, BrokerDown, not_found, unavailable
 from mepd.gateway.models import BatchStatusBody, SubmitBody, Uuid
 from mepd.gateway.relay import check_result
 from mepd.gateway.schema import DONE, STORED
-from mepd.gateway.strict import StrictRoute
+from mepd.gateway.strict import StrictRoute, storable
 from mepd.gateway.submit import submit
 from mepd.wire import message
 
@@ -58,7 +58,7 @@ def task_json(row: Row[Any]) -> dict[str, Any]:
         result = message.unpack_result(row.result)
         check_result(result)
     except WireError as e:  # stored by an older version
-        result = message.Result(row.id, str(e), error_code="RESULT_UNREADABLE")
+        result = message.Result(row.id, storable(str(e)), error_code="RESULT_UNREADABLE")
     answer["completion_t"] = str(row.finished)
     if result.details is not None:
         answer["details"] = result.details

@@ -32,8 +32,7 @@ def check_text(value: Any, what: str = "body") -> None:
         node, place = stack.pop()
         if isinstance(node, str):
             if _UNSTORABLE.search(node):
-                path = storable(jsonlimits.path(place))
-                raise WireError(f"{path}: text with NUL or a lone surrogate")
+                raise WireError(f"{jsonlimits.path(place)}: text with NUL or a lone surrogate")
         elif isinstance(node, dict):
             stack.extend((key, place) for key in node)
             stack.extend((v, (place, k)) for k, v in node.items())
@@ -62,7 +61,7 @@ def parse_body(body: bytes) -> Any:
         jsonlimits.check(value, "body", DEPTH, VALUES_MAX)
         check_text(value)
     except WireError as e:
-        raise malformed(f"The request body is not acceptable: {e}") from None
+        raise malformed(storable(f"The request body is not acceptable: {e}")) from None
     return value
 
 

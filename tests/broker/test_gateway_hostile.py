@@ -110,6 +110,15 @@ def test_G4_many_small_values_take_no_memory(site: Site, harper: User, item: byt
     assert "too many values" in answer.json()["reason"]
 
 
+def test_G4_a_long_key_over_many_values_takes_no_memory(site: Site, harper: User) -> None:
+    """Where each of them stands is not written down unless it is at fault."""
+    value = {"k" * (4 * MIB): [[1] * 100] * 300}
+    with Peak(site) as peak:
+        answer = harper.call("POST", f"/v3/endpoints/{NIL}/submit", {"tasks": value})
+    assert answer.status_code == 422 and len(answer.text) < 2000
+    assert peak.most < 80 * MIB
+
+
 def test_G4_only_who_has_a_token_may_send_much(site: Site, harper: User) -> None:
     url = f"{site.url}/v3/functions"
     small = {"function_name": "f", "function_code": "x" * 1000}
@@ -166,6 +175,8 @@ HOSTILE: list[Any] = [
     [None] * 1000,
     {},
     {"\ud800": 1},
+    {"\ud800": [2**64]},
+    {"\x00": [1e308 * 10]},
     {"__proto__": {"a": "b"}},
     {"a" * 300: {"b": [{}]}},
 ]

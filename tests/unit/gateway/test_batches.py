@@ -76,6 +76,7 @@ def test_a_result_is_kept_as_it_is() -> None:
         _packed(task_id=TASK, data="x", details={"a": {"b": "\x00"}}),
         _packed(task_id=TASK, data="x", details={"\ud800": 1}),
         _packed(task_id=TASK, data="x", details={"a": 2**64}),
+        _packed(task_id=TASK, data="x", details={"\ud800": 2**64}),
         _packed(task_id=TASK, data="x", details={"a": 1}).replace(b'"a": 1', b'"a": 1e999'),
         _packed(task_id=TASK, data="x", error_details={"code": "\x00", "user_message": ""}),
         _packed(task_id=TASK, data="x" * RESULT_MAX),
@@ -87,6 +88,7 @@ def test_a_result_that_cannot_be_kept_is_an_error_of_its_task(body: bytes) -> No
     result = message.unpack_result(made)
     assert task_id == result.task_id == TASK and result.error_code == "RESULT_UNREADABLE"
     assert "cannot be taken" in result.data and len(made) < 2000
+    result.data.encode()
 
 
 @pytest.mark.parametrize("task_id", ["", "x", "\ud800", TASK + "\x00", TASK.upper() + "x", 5, None])
