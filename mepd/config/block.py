@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from mepd.errors import ConfigError
+
+
+INTEGER_MAX = 2**31 - 1
+"""More than any count that is meant; what is computed from it fits a float."""
+_FLOAT_MAX = 1e308
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold: no infinity, no integer of 400 digits."""
+    return type(value) in (int, float) and -_FLOAT_MAX <= value <= _FLOAT_MAX
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be given to the system: without NUL, and with lone surrogates nowhere."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def unknown(name: str, known: Iterable[str], what: str) -> ConfigError:
@@ -29,22 +46,22 @@ class Block:
         shown = repr(self._values.get(key))[:80]
         return ConfigError(f"{self._prefix}{key}: {need}, not {shown}")
 
-    def integer(self, key: str, default: int, low: int) -> int:
+    def integer(self, key: str, default: int, low: int, high: int = INTEGER_MAX) -> int:
         value = self._values.get(key)
         if value is None:
             return default
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if type(value) is not int or value < low:
-            raise self.fail(key, f"needs a whole number of at least {low}")
+        if type(value) is not int or not low <= value <= high:
+            raise self.fail(key, f"needs a whole number from {low} to {high}")
         return int(value)
 
-    def seconds(self, key: str, default: float) -> float:
+    def seconds(self, key: str, default: float, low: float, high: float) -> float:
         value = self._values.get(key)
         if value is None:
             return default
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            raise self.fail(key, "needs a number of seconds above 0")
+        if not is_number(value) or not low <= value <= high:
+            raise self.fail(key, f"needs a number of seconds from {low:g} to {high:g}")
         return float(value)
 
     def boolean(self, key: str, default: bool = False) -> bool:
@@ -59,7 +76,7 @@ class Block:
         value = self._values.get(key)
         if value is None:
             return default
-        if type(value) is not str:
+        if type(value) is not str or not _is_text(value):
             raise self.fail(key, "needs a string")
         return str(value)
 

@@ -6,13 +6,12 @@ globus-compute-endpoint would of the same YAML.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mepd.config import parslkeys
-from mepd.config.block import unknown
+from mepd.config.block import is_number, unknown
 from mepd.config.parslkeys import Kind
 from mepd.config.parslspec import MPI, ParslSpec, Part
 from mepd.errors import ConfigError
@@ -28,17 +27,13 @@ _AFFINITY = re.compile(r"none|block|alternating|block-reverse|list:.+")
 _MAX = 2**31
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _is_texts(value: Any) -> bool:
     return type(value) is list and all(type(v) is str for v in value)
 
 
 def _is_mapping(value: Any) -> bool:
     return type(value) is dict and all(
-        type(k) is str and (type(v) is str or _is_number(v)) for k, v in value.items()
+        type(k) is str and (type(v) is str or is_number(v)) for k, v in value.items()
     )
 
 
@@ -56,9 +51,9 @@ def _is_integer(value: Any) -> bool:
 
 _CHECKS: dict[Kind, Callable[[Any], bool]] = {
     Kind.INTEGER: _is_integer,
-    Kind.NUMBER: lambda v: _is_number(v) and v >= 0,
-    Kind.TEXT: lambda v: type(v) is str or _is_number(v),
-    Kind.SCALAR: lambda v: type(v) is str or _is_number(v),
+    Kind.NUMBER: lambda v: is_number(v) and v >= 0,
+    Kind.TEXT: lambda v: type(v) is str or is_number(v),
+    Kind.SCALAR: lambda v: type(v) is str or is_number(v),
     Kind.WALLTIME: lambda v: (type(v) is str and v != "") or _is_integer(v),
     Kind.FLAG: lambda v: type(v) is bool,
     Kind.TEXTS: _is_texts,

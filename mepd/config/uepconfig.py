@@ -52,7 +52,9 @@ POOL_KEYS = frozenset(
 THREADS, PROCESSES = "ThreadPoolEngine", "ProcessPoolEngine"
 PARSL_ENGINES = ("GlobusComputeEngine", "GlobusMPIEngine")
 WORKERS_MAX = 10_000
-"""Workers that count for what is taken from the broker ahead."""
+"""Workers that count for what is taken from the broker ahead, which AMQP tells in 16 bits."""
+PERIOD_MIN, PERIOD_MAX = 0.1, 86400.0
+"""Seconds between heartbeats; mepd takes a user endpoint that tells others for hostile."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _workers_per_node(spec: ParslSpec) -> int:
     cores = (spec.provider.arguments if spec.provider else {}).get("cores_per_node")
     if not found:
         cores = cores or os.cpu_count() or 1
-        found.append(int(cores / spec.executor.get("cores_per_worker", 1)))
+        found.append(int(min(WORKERS_MAX, cores / spec.executor.get("cores_per_worker", 1))))
     return int(max(1, min(found)))
 
 
@@ -161,10 +163,10 @@ def _engine(value: Any) -> EngineConfig:
         if key not in POOL_KEYS:
             raise unknown(str(key), POOL_KEYS, f"key of {kind}: engine.")
     block = Block(value, "engine.")
-    per_node = block.integer("max_workers_per_node", default_workers(kind), 1)
+    per_node = block.integer("max_workers_per_node", default_workers(kind), 1, WORKERS_MAX)
     return EngineConfig(
         type=kind,
-        max_workers=block.integer("max_workers", per_node, 1),
+        max_workers=block.integer("max_workers", per_node, 1, WORKERS_MAX),
         working_dir=block.text("working_dir") or "tasks_working_dir",
         allowed_serializers=block.names("allowed_serializers") or (),
         retries=block.integer("max_retries_on_system_failure", 0, 0),
@@ -196,14 +198,14 @@ def check(values: dict[str, Any]) -> UepConfig:
     functions = block.names("allowed_functions")
     return UepConfig(
         engine=_engine(values.get("engine")),
-        heartbeat_period=block.seconds("heartbeat_period", 30.0),
+        heartbeat_period=block.seconds("heartbeat_period", 30.0, PERIOD_MIN, PERIOD_MAX),
         idle_soft=soft,
         idle_hard=hard,
         display_name=block.text("display_name"),
         debug=block.boolean("debug"),
         allowed_functions=tuple(f.lower() for f in functions) if functions is not None else None,
         retry_lost_tasks=block.boolean("retry_lost_tasks"),
-        amqp_port=block.integer("amqp_port", 0, 1) or None,
+        amqp_port=block.integer("amqp_port", 0, 1, 65535) or None,
         endpoint_setup=block.text("endpoint_setup"),
         endpoint_teardown=block.text("endpoint_teardown"),
         ignored=tuple(sorted(str(k) for k in values if k in IGNORED)),

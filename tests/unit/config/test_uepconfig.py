@@ -1,9 +1,24 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from mepd.config.uepconfig import default_workers, idle_limits, parse
+from mepd.config import parslkeys
+from mepd.config.uepconfig import (
+    IGNORED,
+    POOL_KEYS,
+    PROCESSES,
+    THREADS,
+    check,
+    default_workers,
+    idle_limits,
+    parse,
+)
 from mepd.errors import ConfigError
+from mepd.uep.idle import IdleLimits, Movement, deadline
 
 POOL = "engine: {type: ThreadPoolEngine}\n"
 
@@ -81,9 +96,9 @@ def test_idle_limits(soft: int, hard: int, wanted: tuple[int, int]) -> None:
         ("engine: {max_workers: 3}", ["engine.type: missing"]),
         ("engine: {type: TreadPoolEngine}", ["'TreadPoolEngine'", "'ThreadPoolEngine'"]),
         ("engine: {type: ThreadPoolEngine, max_worker: 3}", ["'max_worker'", "'max_workers'"]),
-        ("engine: {type: ThreadPoolEngine, max_workers: 0}", ["engine.max_workers", "at least 1"]),
+        ("engine: {type: ThreadPoolEngine, max_workers: 0}", ["engine.max_workers", "from 1 to"]),
         ("engine: {type: ThreadPoolEngine, max_workers: many}", ["engine.max_workers", "'many'"]),
-        (POOL + "heartbeat_period: 0", ["heartbeat_period", "above 0"]),
+        (POOL + "heartbeat_period: 0", ["heartbeat_period", "from 0.1 to 86400"]),
         (POOL + "heartbeat_period: .nan", ["heartbeat_period"]),
         (POOL + "idle_heartbeats_soft: -1", ["idle_heartbeats_soft"]),
         (POOL + "debug: 'yes'", ["debug", "true or false"]),
@@ -96,3 +111,57 @@ def test_errors_name_the_key_and_the_nearest(text: str, words: list[str]) -> Non
         parse(text)
     for word in words:
         assert word in str(error.value)
+
+
+KEYS = (
+    "allowed_functions", "amqp_port", "debug", "display_name", "endpoint_setup",
+    "endpoint_teardown", "engine", "heartbeat_period", "idle_heartbeats_hard",
+    "idle_heartbeats_soft", "retry_lost_tasks", *IGNORED,
+)  # fmt: skip
+HOSTILE: list[Any] = [
+    None, True, 0, -1, 1, 0.5, 5e-324, 1e308, math.inf, math.nan, 65536, 10**9, 2**64, 10**400,
+    -(10**400), "", "x", "\0", "\ud800", "x" * 100_000, "../..", "a\nb", [], [[]], [1], ["x"],
+    ["\ud800"], {}, {"a": 1}, {1: 2}, {"type": None}, b"x",
+]  # fmt: skip
+
+
+def engines() -> Iterator[tuple[dict[str, Any], set[str]]]:
+    """A good engine block of each type, and the keys that it may have."""
+    for kind in (THREADS, PROCESSES):
+        yield {"type": kind}, set(POOL_KEYS)
+    more = {*parslkeys.ENGINE, "strategy", "job_status_kwargs", "provider", "address"}
+    launcher = {"type": "SimpleLauncher"}
+    for kind, keys in parslkeys.EXECUTORS.items():
+        provider = {"type": "SlurmProvider", "launcher": launcher}
+        yield {"type": kind, "provider": provider}, {*keys, *more}
+
+
+def configurations() -> Iterator[tuple[str, dict[str, Any]]]:
+    """One key at a time with each hostile value, and which key that is."""
+    for value in HOSTILE:
+        for key in KEYS:
+            yield key, {"engine": {"type": THREADS}, key: value}
+        for block, keys in engines():
+            for key in keys - {"type"}:
+                yield key, {"engine": {**block, key: value}}
+            for key in parslkeys.PROVIDERS["SlurmProvider"] if "provider" in block else ():
+                provider = {**block["provider"], key: value}
+                yield key, {"engine": {**block, "provider": provider}}
+
+
+def test_any_value_of_any_key_is_taken_or_refused_by_name() -> None:
+    refused = 0
+    for key, values in configurations():
+        try:
+            config = check(values)
+        except ConfigError as e:
+            refused += 1
+            assert key in str(e) or "launcher" in str(e), (key, values)
+            continue
+        assert 1 <= config.engine.max_workers <= 10_000, values
+        assert 0.1 <= config.heartbeat_period <= 86400, values
+        moved = Movement(0.0, received=1)
+        for limit in (config.idle_soft, config.idle_hard):
+            found = deadline(IdleLimits(config.heartbeat_period, limit, limit), moved)
+            assert found is None or math.isfinite(found[0]), values
+    assert refused > 1000
