@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 
 FIRST = 0.25
 MOST = 30.0
@@ -14,5 +14,8 @@ def delay(failures: int) -> float:
 
 
 def jittered(failures: int) -> float:
-    """``delay`` less up to a quarter, so that many UEPs do not come back at once."""
-    return delay(failures) * random.uniform(0.75, 1.0)
+    """``delay`` less up to a quarter, so that many UEPs do not come back at once.
+
+    The module random is loaded late, from a file, and there may be no descriptor for one.
+    """
+    return delay(failures) * (1.0 - os.urandom(1)[0] / 1024)

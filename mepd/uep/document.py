@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mepd.errors import WireError
+from mepd.wire import jsonlimits
 from mepd.wire.framing import parse_json
 
+DESCRIPTOR_MAX = 2**31 - 1
+NAME_MAX = 255
+"""Bytes of a name in AMQP, a short string."""
 QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
 
 
@@ -35,6 +39,37 @@ class Document:
     config_values: dict[str, Any] | None = None
 
 
+def _name(where: str, value: Any) -> None:
+    """A name that AMQP can carry. Raises WireError."""
+    try:
+        if type(value) is str and len(value.encode()) <= NAME_MAX:
+            return
+    except UnicodeEncodeError:
+        pass
+    raise WireError(f"{where} is no name of at most {NAME_MAX} bytes")
+
+
+def _properties(where: str, value: Any) -> None:
+    """What each message is sent with, tried out here: later it would end the program."""
+    if value is None or value == {}:
+        return
+    from mepd.uep.amqp import BasicProperties
+
+    try:
+        BasicProperties(message_id="", **value).encode()
+    except Exception as e:
+        raise WireError(f"{where} are none of AMQP ({type(e).__name__})") from None
+
+
+def _publishing(where: str, value: Any) -> None:
+    if type(value) is not dict:
+        raise WireError(f"{where} is missing")
+    for key in ("exchange", "routing_key"):
+        if value.get(key) is not None:
+            _name(f"{where}.{key}", value[key])
+    _properties(f"{where}.properties", value.get("properties"))
+
+
 def _queue(creds: dict[str, Any], name: str) -> None:
     info = creds.get(name)
     if type(info) is not dict:
@@ -44,8 +79,9 @@ def _queue(creds: dict[str, Any], name: str) -> None:
     if name == "task_queue_info":
         if type(info.get("queue")) is not str:
             raise WireError(f"amqp_creds.{name}.queue is missing")
-    elif type(info.get("queue_publish_kwargs")) is not dict:
-        raise WireError(f"amqp_creds.{name}.queue_publish_kwargs is missing")
+        _name(f"amqp_creds.{name}.queue", info["queue"])
+    else:
+        _publishing(f"amqp_creds.{name}.queue_publish_kwargs", info.get("queue_publish_kwargs"))
 
 
 def check_creds(creds: Any) -> dict[str, Any]:
@@ -69,7 +105,7 @@ def _functions(value: Any) -> tuple[str, ...] | None:
 
 def _descriptor(obj: dict[str, Any], key: str) -> int | None:
     fd = obj.get(key)
-    if fd is not None and (type(fd) is not int or fd < 3):
+    if fd is not None and (type(fd) is not int or not 3 <= fd <= DESCRIPTOR_MAX):
         raise WireError(f"{key} is no descriptor")
     return fd
 
@@ -94,6 +130,7 @@ def parse(data: bytes) -> Document:
         raise WireError("config is missing or no string")
     if type(info) is not dict:
         raise WireError("ep_info is no object")
+    jsonlimits.check(info, "ep_info")
     values = obj.get("config_values")
     if values is not None and type(values) is not dict:
         raise WireError("config_values is no object")

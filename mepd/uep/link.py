@@ -66,6 +66,16 @@ def cause(error: object) -> str:
     return text if isinstance(inner, (OSError, AMQPError)) else type(inner).__name__
 
 
+def parameters(url: str) -> URLParameters:
+    """What ``url`` says. Raises what pika does, and ValueError for socket options that the
+    kernel would not take, which pika finds out when nobody can catch it."""
+    params = URLParameters(url)
+    options = params.tcp_options or {}
+    if any(type(value) is not int for value in options.values()):
+        raise ValueError("tcp_options")
+    return params
+
+
 class Link:
     """Keeps one connection, and a channel for each role, open until ``stop``.
 
@@ -105,7 +115,7 @@ class Link:
             self._roles = tuple(r for r in self._roles if r not in others)
             self._part(others)
         try:
-            params = URLParameters(url)
+            params = parameters(url)
         except Exception as e:
             self._failed(f"bad connection_url ({type(e).__name__})")
             return

@@ -146,7 +146,7 @@ def serve(name: str, document: uep_document.Document) -> int:
         gc.freeze()
         gc.enable()
         return endpoint.run()
-    except OSError as e:
+    except (OSError, RuntimeError) as e:  # the latter for want of a thread
         return _refuse(document, f"the operating system refuses: {e}", os.EX_OSERR)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from mepd.errors import WireError
 
+_loads = json.loads  # of our own: a task may have put another into the module
 HEADER = struct.Struct(">I")
 WORKER_FRAME_MAX = 8 * 1024 * 1024
 CONTROL_FRAME_MAX = 128 * 1024
@@ -29,7 +30,7 @@ def parse_json(data: bytes | str) -> Any:
     Raises WireError with a short text that quotes nothing of the data.
     """
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return _loads(data, parse_constant=_refuse_constant)
     except RecursionError:
         raise WireError("JSON is nested too deeply") from None
     except UnicodeDecodeError as e:

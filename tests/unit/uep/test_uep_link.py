@@ -11,9 +11,9 @@ import pytest
 
 from mepd.uep import backoff
 from mepd.uep import link as link_module
-from mepd.uep.amqp import IOLoop, ProbableAuthenticationError
+from mepd.uep.amqp import IOLoop, ProbableAuthenticationError, reachable
 from mepd.uep.broker import group_by_url
-from mepd.uep.link import Link, cause, refused
+from mepd.uep.link import Link, cause, parameters, refused
 
 
 class FakeLoop:
@@ -144,6 +144,56 @@ def test_a_broker_gone_for_an_hour_is_asked_for_again_and_again(
     there = True
     loop.run_until(3600.0 + backoff.MOST)
     assert opened == [role]
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def no_socket(*_args: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("what", "fails", "words"),
+    [
+        ((threading.Thread, "start"), no_thread, "can't start new thread"),
+        ((socket, "socket"), no_socket, "Too many open files"),
+    ],
+)
+def test_R6_no_thread_and_no_descriptor_for_a_connection_are_waited_out(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: tuple[Any, str],
+    fails: Callable[..., None],
+    words: str,
+) -> None:
+    """pika has neither refusal in its books: it would end the loop, and tasks with it."""
+    loop = IOLoop()
+    link = Link(loop, [FakeRole("tasks", "amqp://127.0.0.1:9/")], None, lambda _text: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(*what, fails)
+        link.start()
+        loop.call_later(0.5, loop.stop)
+        loop.start()
+    assert f"broker: cannot connect: {words}; next attempt in" in caplog.text
+    loop.close()
+
+
+def test_addresses_without_a_socket_are_left_out() -> None:
+    good = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))
+    bad = (socket.AF_AX25, socket.SOCK_STREAM, 6, "", ("x", 9))
+    assert reachable([bad, good]) == [good]
+    assert isinstance(reachable([bad]), OSError) and isinstance(reachable([]), OSError)
+    error = socket.gaierror(1, "no such name")
+    assert reachable(error) is error
+
+
+@pytest.mark.parametrize("options", ["{'TCP_KEEPIDLE':'x'}", "{'TCP_USER_TIMEOUT':None}"])
+def test_a_url_with_options_that_no_socket_takes_is_refused(options: str) -> None:
+    with pytest.raises(ValueError):
+        parameters(f"amqp://h/?tcp_options={options}")
+    assert parameters("amqp://h/?tcp_options={'TCP_KEEPIDLE':60}").tcp_options
 
 
 @pytest.mark.parametrize("answers", [False, True])

@@ -61,6 +61,8 @@ def test_document_of_the_peer_without_notify_fd() -> None:
         ({"notify_fd": 1}, "notify_fd"),
         ({"mem_fd": "3", "enckey": "k"}, "mem_fd"),
         ({"mem_fd": 3}, "enckey"),
+        ({"audit_fd": 2**31}, "audit_fd"),
+        ({"ep_info": {"a": 10**400}}, "ep_info.a"),
         ({"mem_fd": 3, "enckey": 3}, "enckey"),
         ({"allowed_functions": "x"}, "allowed_functions"),
     ],
@@ -68,6 +70,46 @@ def test_document_of_the_peer_without_notify_fd() -> None:
 def test_document_errors_name_the_field(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(WireError, match=word):
         parse(json.dumps(document(**changes)).encode())
+
+
+@pytest.mark.parametrize(
+    ("queue", "part"),
+    [
+        ("task_queue_info", {"queue": "q" * 256}),
+        ("task_queue_info", {"queue": "\ud800"}),
+        *(
+            ("result_queue_info", {"queue_publish_kwargs": publish})
+            for publish in (
+                {"exchange": 7},
+                {"exchange": "é" * 128},
+                {"routing_key": "\ud800"},
+                {"properties": []},
+                {"properties": {"no_such": 1}},
+                {"properties": {"message_id": "ours"}},
+                {"properties": {"delivery_mode": "2"}},
+                {"properties": {"delivery_mode": 256}},
+                {"properties": {"headers": {"a": 1.5}}},
+                {"properties": {"expiration": 5}},
+            )
+        ),
+    ],
+)
+def test_what_no_message_can_be_sent_with_is_refused(queue: str, part: dict[str, Any]) -> None:
+    """Else it would end the program with its first heartbeat or result, or at a refresh."""
+    body = document()
+    body["amqp_creds"][queue] = {**body["amqp_creds"][queue], **part}
+    with pytest.raises(WireError, match=queue):
+        parse(json.dumps(body).encode())
+
+
+def test_what_messages_are_sent_with_is_taken() -> None:
+    body = document()
+    properties = {"delivery_mode": 2, "content_type": "application/json", "headers": {"a": "b"}}
+    publish = {"exchange": None, "routing_key": "k", "properties": properties}
+    part = {"queue_publish_kwargs": publish}
+    body["amqp_creds"]["result_queue_info"] = {**body["amqp_creds"]["result_queue_info"], **part}
+    found = parse(json.dumps(body).encode())
+    assert found.amqp_creds["result_queue_info"]["queue_publish_kwargs"] == publish
 
 
 @pytest.mark.parametrize("queue", ["task_queue_info", "result_queue_info", "heartbeat_queue_info"])
