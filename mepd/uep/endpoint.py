@@ -67,10 +67,10 @@ class Endpoint:
             config.retry_lost_tasks,
         )
         journal = Journal(folder / JOURNAL)
-        syncer = Syncer(self._loop, journal.sync, lambda e: self._desk.not_written(e))
+        self._syncer = Syncer(self._loop, journal.sync, lambda e: self._desk.not_written(e))
         self._desk = TaskDesk(
             policy, journal, ResultStore(folder), self._moved,
-            folder=folder, audit=self._make_audit(), sync=syncer.request,
+            folder=folder, audit=self._make_audit(), sync=self._syncer.request,
         )  # fmt: skip
         context = EngineContext(document.endpoint_id, folder, title(user, name, "worker"))
         self._engine = make(config.engine, context, self._desk, self._loop)
@@ -138,6 +138,7 @@ class Endpoint:
             return os.EX_SOFTWARE
         finally:
             self._engine.close()
+            self._syncer.stop()
         return self._exit_code
 
     def _on_setup(self, status: int) -> None:
@@ -173,7 +174,7 @@ class Endpoint:
             return
         self._loop.call_later(self._config.heartbeat_period, self._beat)
         self._broker.check()
-        self._desk.outbox.send_kept()
+        self._desk.catch_up()
         self._publish_status(active=True)
         self._reporter.report()
 
@@ -263,8 +264,15 @@ class Endpoint:
     def _on_closed(self) -> None:
         teardown = self._config.endpoint_teardown
         if self._snippet is None and teardown and self._reporter.ready:
-            self._snippet = Snippet("endpoint_teardown", teardown, lambda _s: self._leave(0))
+            self._tear_down(teardown)
         elif self._snippet is None or self._snippet.name != "endpoint_teardown":
+            self._leave(os.EX_OK)
+
+    def _tear_down(self, script: str) -> None:
+        try:
+            self._snippet = Snippet("endpoint_teardown", script, lambda _s: self._leave(os.EX_OK))
+        except OSError as e:
+            log.error("endpoint_teardown cannot be run: %s", e)
             self._leave(os.EX_OK)
 
     def _leave(self, code: int) -> None:

@@ -20,6 +20,7 @@ REMOTE_ERROR = "RemoteExecutionError"
 NOT_ALLOWED = "FUNCTION_NOT_ALLOWED"
 WORKER_LOST = "WorkerLost"
 TOO_LARGE = "MaxResultSizeExceeded"
+RESULT_LOST = "ResultLost"
 ENDPOINT_LOST = "EndpointLost"
 LOST_TEXT = "the endpoint died while running this task; it was not run again"
 STOPPED_TEXT = "the endpoint was stopped while running this task; it was not run again"
@@ -31,6 +32,10 @@ def not_allowed(function_id: str, endpoint_id: str) -> str:
 
 def too_large(size: int, limit: int) -> str:
     return f"{TOO_LARGE}: the broker takes messages of at most {limit} bytes, not {size}"
+
+
+def result_lost(why: str) -> str:
+    return f"the result of this task, kept on disk until it could be sent, is lost: {why}"
 
 
 def exit_text(status: int) -> str:

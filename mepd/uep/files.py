@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -35,28 +36,42 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step, durable on return. Raises OSError."""
+def _place(path: Path, data: bytes, sync: bool) -> int:
+    """Put ``data`` at ``path`` in one step; a descriptor for appending to it. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
-    fd = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with contextlib.suppress(FileNotFoundError):  # an earlier life's, a link, a FIFO
+        os.unlink(temporary)
+    fd = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     try:
         write_all(fd, data)
-        os.fsync(fd)
-    finally:
+        if sync:
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
         os.close(fd)
-    os.rename(temporary, path)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return fd
+
+
+def renew(path: Path, data: bytes) -> int:
+    """Put ``data`` at ``path`` in one step; a descriptor for appending to it. Raises OSError.
+
+    The data are durable on return, and their name is once sync_folder() has returned.
+    """
+    return _place(path, data, sync=True)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` in one step, durable on return. Raises OSError."""
+    os.close(renew(path, data))
     sync_folder(path.parent)
 
 
 def put(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` in one step; a crash of the machine may undo it. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.new")
-    fd = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        write_all(fd, data)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
+    os.close(_place(path, data, sync=False))
 
 
 def lock(path: Path) -> int | None:

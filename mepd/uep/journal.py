@@ -19,6 +19,10 @@ from mepd.uep import files
 _LINE = re.compile(rb"([BF]) ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 FINISHED_KEPT = 2048  # acks of so many finished tasks may have been lost on their way
 COMPACT_LINES = 16384
+READ_MAX = 4 * 1024 * 1024
+"""Bytes; a larger file is none of ours, which are compacted long before. Its end counts."""
+UNWRITTEN_MAX = 1024 * 1024
+"""Bytes that wait for a disk that takes none, until the latest state takes their place."""
 
 
 class Past(enum.Enum):
@@ -53,20 +57,30 @@ def replay(data: bytes) -> tuple[dict[str, None], dict[str, None]]:
 
 
 class Journal:
-    """The journal at ``path``. Methods that write raise OSError."""
+    """The journal at ``path``. Methods that write raise OSError.
+
+    What the disk did not take is written with what follows, or by flush().
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        with open(self._fd, "rb", closefd=False) as f:
-            data = f.read()
+        data, size = self._read()
         self._begun, self._finished = replay(data)
-        self._lines = data.count(b"\n")
+        self._lines = data.count(b"\n") if size == len(data) else size
+        self._unwritten = bytearray()
         if data and not data.endswith(b"\n"):
             files.write_all(self._fd, b"\n")
         self._unsynced = False
         self._file = threading.Lock()
         files.sync_folder(path.parent)
+
+    def _read(self) -> tuple[bytes, int]:
+        """The end of the file, and the size of all of it."""
+        size = os.fstat(self._fd).st_size
+        with open(self._fd, "rb", closefd=False) as f:
+            f.seek(max(0, size - READ_MAX))
+            return f.read(READ_MAX), size
 
     def past(self, task_id: str) -> Past:
         if task_id in self._begun:
@@ -102,21 +116,36 @@ class Journal:
                 raise
 
     def _append(self, data: bytes, lines: int) -> None:
-        files.write_all(self._fd, data)
-        self._unsynced = True
+        self._unwritten += data
         self._lines += lines
+        if len(self._unwritten) > UNWRITTEN_MAX:
+            self._unwritten = bytearray(b"\n" + b"".join(self._state()))
+        self.flush()
         if self._lines > max(COMPACT_LINES, 2 * (len(self._begun) + len(self._finished))):
             self._compact()
 
-    def _compact(self) -> None:
+    def flush(self) -> None:
+        """Write what the disk has not taken, from the very byte on. Raises OSError."""
+        while self._unwritten:
+            count = os.write(self._fd, self._unwritten)
+            self._unsynced = True
+            del self._unwritten[:count]
+
+    def _state(self) -> list[bytes]:
+        """The lines that tell what all lines so far do."""
         lines = [b"F %s\n" % i.encode("ascii") for i in self._finished]
-        lines += [b"B %s\n" % i.encode("ascii") for i in self._begun]
-        files.replace(self._path, b"".join(lines))
+        return lines + [b"B %s\n" % i.encode("ascii") for i in self._begun]
+
+    def _compact(self) -> None:
+        lines = self._state()
+        fd = files.renew(self._path, b"".join(lines))
         with self._file:
-            old, self._fd = self._fd, files.open_regular(self._path, os.O_RDWR | os.O_APPEND)
+            old, self._fd = self._fd, fd
             os.close(old)
             self._unsynced = False
+        self._unwritten.clear()
         self._lines = len(lines)
+        files.sync_folder(self._path.parent)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from mepd.errors import WireError
 from mepd.uep import failures
 from mepd.uep.results import ResultStore
 
 log = logging.getLogger(__name__)
 
 ALERT_EVERY = 60.0
+LASTING = (
+    errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV,
+    errno.EACCES, errno.EPERM,
+)  # fmt: skip
+"""What is wrong with a file for good; other errors are the disk's, which may be well again."""
 
 
 class Alert:
@@ -105,6 +112,13 @@ class Outbox:
         details = failures.base_details(self._endpoint_id)
         self._keep(task_id, failures.error_result(task_id, failures.TOO_LARGE, text, details))
 
+    def save(self) -> None:
+        """Have on disk what the disk did not take before."""
+        for task_id, packed in list(self._unsaved.items()):
+            self._keep(task_id, packed)
+            if task_id in self._unsaved:
+                return
+
     def send_kept(self) -> None:
         """Send what waits on disk, or in memory when the disk is full."""
         if self.outlet is None or not self.outlet.results_up:
@@ -115,8 +129,20 @@ class Outbox:
                 self._publish(task_id, packed)
 
     def _kept(self, task_id: str) -> bytes | None:
+        """A result that waits; None if it may be had another time."""
         try:
             return self._unsaved.get(task_id) or self._store.get(task_id)
         except OSError as e:
+            if e.errno in LASTING:
+                return self._spoilt(task_id, e.strerror or str(e))
             self._alert("a result on disk cannot be read: %s", e)
             return None
+        except WireError as e:
+            return self._spoilt(task_id, str(e))
+
+    def _spoilt(self, task_id: str, why: str) -> bytes:
+        """Its future is not to wait for ever: the error that takes a result's place."""
+        log.error("the result of task %s on disk is lost: %s", task_id, why)
+        details = failures.base_details(self._endpoint_id)
+        text = failures.result_lost(why)
+        return failures.error_result(task_id, failures.RESULT_LOST, text, details)

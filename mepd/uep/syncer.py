@@ -12,6 +12,8 @@ from mepd.uep.amqp import IOLoop
 
 GATHER = 0.005
 """Seconds between two syncs."""
+STOP_TIME = 0.5
+"""Seconds to wait for the thread's end."""
 
 
 class Syncer:
@@ -25,7 +27,9 @@ class Syncer:
         self._failed = failed
         self._asked = threading.Event()
         self._then: list[Callable[[], None]] = []
-        threading.Thread(target=self._run, name="syncer", daemon=True).start()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="syncer", daemon=True)
+        self._thread.start()
 
     def request(self, then: Callable[[], None] | None = None) -> None:
         """Have all that is written by now synced; ``then`` is called after, in the loop."""
@@ -33,11 +37,20 @@ class Syncer:
             self._then.append(then)
         self._asked.set()
 
+    def stop(self) -> None:
+        """End the thread, if no disk holds it. One that the interpreter's end has to stop is
+        an abort where there is no descriptor to load libgcc with, see pthread_exit(3)."""
+        self._over = True
+        self._asked.set()
+        self._thread.join(STOP_TIME)
+
     def _run(self) -> None:
         pause = threading.Event()  # never set
         while True:
             self._asked.wait()
             self._asked.clear()
+            if self._over:
+                return
             count = len(self._then)
             error = None
             try:

@@ -205,6 +205,16 @@ class TaskDesk:
         self._acks.settled(tokens)
         self._touch()
 
+    def catch_up(self) -> None:
+        """Another attempt at what disk and broker have not taken."""
+        try:
+            self._journal.flush()
+        except OSError as e:
+            self.not_written(e)
+        self._sync()
+        self.outbox.save()
+        self.outbox.send_kept()
+
     # --- the end ----------------------------------------------------------------------
     def release_waiting(self) -> None:
         """Give up the tasks that have not begun: unacked, they are the broker's again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rabbit import Rabbit
-from uep_fixtures import Service, Uep, services, starters
+from uep_fixtures import THREADS, Service, Uep, services, starters, until, waits_for
 
 from tests.conftest import need_root
 
@@ -71,3 +71,29 @@ def test_R7_a_full_disk_loses_nothing_and_stops_nothing(
     assert uep.text().count("the task journal cannot be written: No space left") < 5
     service.send(double, 4)
     assert service.value() == 8
+
+
+def test_R7_a_task_begun_on_a_full_disk_runs_once(
+    service: Service, start: Start, home: Path, tmp_path: Path
+) -> None:
+    """The journal is told of it as soon as there is room."""
+    uep = start(THREADS)
+    service.send(double, 1)
+    assert service.value() == 2
+    stuffing = fill(home)
+    for _ in range(150):  # what is left of the journal's last page
+        service.send(double, 1)
+    service.results(150)
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    task_id = service.send(waits_for, str(begun), str(go))
+    until(begun.exists, "the task to begin")
+    journal = uep.folder / "tasks.journal"
+    line = f"B {task_id}\n"
+    assert line not in journal.read_text()
+    stuffing.unlink()
+    until(lambda: line in journal.read_text(), "the journal to know")
+    uep.kill()
+    start(THREADS)
+    result = service.result()
+    assert result.task_id == task_id and result.error_code == "EndpointLost"
+    assert begun.read_text() == "begun\n"

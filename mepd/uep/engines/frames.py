@@ -19,8 +19,11 @@ WAITING, STATE, LOST, FAILED = b"W", b"M", b"L", b"F"
 """Of the Parsl engines: tasks that wait, what is connected, a task lost, all lost."""
 KINDS = (SETUP, READY, TASK, RESULT, WAITING, STATE, LOST, FAILED)
 HEADER_MAX = 64 * 1024
-BODY_MAX = 256 * 1024 * 1024
+BODY_MAX = 512 * 1024 * 1024  # RabbitMQ takes no larger message, however configured
 _HEAD = struct.Struct(">cII")
+# Of our own: a task may have put other functions into the module json.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Frame:
 
 
 def pack(frame: Frame) -> bytes:
-    header = json.dumps(frame.header, separators=(",", ":")).encode("ascii")
+    header = _encode(frame.header).encode("ascii")
     if len(header) > HEADER_MAX or len(frame.body) > BODY_MAX:
         raise WireError("worker frame is too large")
     return _HEAD.pack(frame.kind, len(header), len(frame.body)) + header + frame.body
@@ -48,7 +51,7 @@ def _sizes(head: bytes | bytearray) -> tuple[bytes, int, int]:
 
 def _header(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = _decode(data.decode())
     except (ValueError, RecursionError):
         raise WireError("worker frame has no JSON header") from None
     if type(value) is not dict:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +201,109 @@ def test_a_result_that_cannot_be_read_hinders_no_other(
     (tmp_path / "unacked_results" / task_id).symlink_to("/dev/zero")
     bench.broker.results_up = True
     bench.desk.outbox.send_kept()
-    assert [t for t, _ in bench.broker.published] == [other]
-    assert "a result on disk cannot be read: Too many levels of symbolic links" in caplog.text
+    found = {t: unpack_result(body) for t, body in bench.broker.published}
+    assert not found[other].is_error and found[task_id].error_code == "ResultLost"
+    assert f"{task_id} on disk is lost: Too many levels of symbolic links" in caplog.text
+
+
+def gone(path: Path) -> None:
+    pass
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(packed(path.name)[:-5])
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(256)))
+
+
+def anothers(path: Path) -> None:
+    path.write_bytes(packed(str(uuid.uuid4())))
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as f:
+        f.truncate(2**40)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "restarted"),
+    [(gone, False)]
+    + [(s, life) for s in (fifo, cut, empty, garbage, anothers, huge) for life in (False, True)],
+)
+def test_a_spoilt_result_is_an_error_and_no_future_hangs(
+    tmp_path: Path, task_id: str, spoil: Callable[[Path], None], restarted: bool
+) -> None:
+    bench = Bench(tmp_path)
+    bench.broker.results_up = False
+    bench.deliver(task_id)
+    bench.desk.finished(task_id, packed(task_id))
+    path = tmp_path / "unacked_results" / task_id
+    path.unlink()
+    spoil(path)
+    if restarted:
+        bench = Bench(tmp_path)
+        bench.deliver(task_id)
+    bench.broker.results_up = True
+    bench.desk.outbox.send_kept()
+    [(sent, body)] = bench.broker.published
+    result = unpack_result(body)
+    assert sent == result.task_id == task_id and result.error_code == "ResultLost"
+    bench.desk.confirmed([task_id])
+    assert len(bench.broker.acked) == 1 and not path.exists()
+    assert bench.desk.outbox.unsent == 0
+
+
+def test_a_result_that_the_disk_may_give_again_is_waited_for(
+    bench: Bench, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.broker.results_up = False
+    bench.deliver(task_id)
+    bench.desk.finished(task_id, packed(task_id))
+    bench.broker.results_up = True
+    for number in (errno.EMFILE, errno.EIO, errno.ESTALE):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", failing(number))
+            bench.desk.outbox.send_kept()
+        assert bench.broker.published == []
+    bench.desk.outbox.send_kept()
+    assert bench.broker.published == [(task_id, packed(task_id))]
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fails
+
+
+def test_R7_what_the_disk_did_not_take_is_there_once_it_has_room(
+    bench: Bench, task_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after that, it runs no task twice and loses no result."""
+    other = str(uuid.uuid4())
+    bench.broker.results_up = False
+    for each in (task_id, other):
+        bench.deliver(each)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", failing(errno.ENOSPC))
+        bench.desk.begun([task_id, other])
+        bench.desk.finished(other, packed(other))
+        bench.desk.catch_up()
+    assert bench.store.pending() == [] and bench.desk.outbox.unsent == 1
+    bench.desk.catch_up()
+    after = Bench(tmp_path)
+    assert after.journal.past(task_id) is after.journal.past(other) is Past.BEGUN
+    assert after.store.get(other) == packed(other)
 
 
 def test_R7_a_result_that_cannot_be_removed_is_settled_as_all_others(
@@ -300,6 +403,10 @@ def test_allowed_function_runs(tmp_path: Path, task_id: str) -> None:
         {"result_serializers": [1]},
         {"result_serializers": 7},
         {"function_uuid": 7},
+        {"result_serializers": json.dumps(["x" * 70_000])},
+        {"result_serializers": json.dumps(["é"] * 6000)},
+        {"result_serializers": ["x"] * 6000},
+        *({"task_uuid": value} for value in ("", "x", 7, [], {}, b"\xff", "é" * 36)),
     ],
 )
 def test_bad_headers_are_an_error_result(
