@@ -19,6 +19,8 @@ from typing import Any
 
 from mepd.uep.engines import frames
 
+# Of our own: a task may have put others into their modules.
+_exit, _getpid = os._exit, os.getpid
 Run = Callable[[str, bytes, list[str]], bytes]
 
 
@@ -30,7 +32,7 @@ class Server:
         self._run = run
         self._reading = threading.Lock()
         self._writing = threading.Lock()
-        self._pid = os.getpid()
+        self._pid = _getpid()
 
     def serve(self) -> None:
         while True:
@@ -38,15 +40,18 @@ class Server:
                 with self._reading:
                     frame = frames.read(self._sock)
                 header = frame.header
-                os.environ.update(header.get("environment", {}))
+                if "environment" in header:
+                    os.environ.update(header["environment"])
                 packed = self._run(header["id"], frame.body, header["serializers"])
                 self._leave_if_forked()
                 self._send(frames.Frame(frames.RESULT, {"id": header["id"]}, packed))
             except (EOFError, OSError):
-                os._exit(os.EX_OK)
+                _exit(os.EX_OK)
             except BaseException:
-                sys.excepthook(*sys.exc_info())
-                os._exit(os.EX_SOFTWARE)
+                try:
+                    sys.__excepthook__(*sys.exc_info())
+                finally:  # the tasks of a worker that lives on would never end
+                    _exit(os.EX_SOFTWARE)
 
     def _send(self, frame: frames.Frame) -> None:
         data = frames.pack(frame)
@@ -55,10 +60,13 @@ class Server:
 
     def _leave_if_forked(self) -> None:
         """A child that a task forked and let return must not answer in our name."""
-        if os.getpid() != self._pid:
-            os._exit(os.EX_OK)
+        if _getpid() != self._pid:
+            _exit(os.EX_OK)
 
-    def ready(self, details: dict[str, Any]) -> None:
+    def start(self, threads: int, details: dict[str, Any]) -> None:
+        """Ready is a worker that has its threads: one that cannot have them dies before."""
+        for number in range(1, threads):
+            threading.Thread(target=self.serve, name=f"task-{number}", daemon=True).start()
         self._send(frames.Frame(frames.READY, {"details": details}))
 
 
@@ -104,9 +112,7 @@ def main(argv: list[str]) -> int:
     set_title(setup["title"])
     executor = _executor(setup)
     server = Server(sock, executor.run)
-    server.ready(executor.details)
-    for number in range(1, setup["threads"]):
-        threading.Thread(target=server.serve, name=f"task-{number}", daemon=True).start()
+    server.start(setup["threads"], executor.details)
     server.serve()
     return os.EX_OK
 

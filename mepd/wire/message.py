@@ -13,6 +13,8 @@ from mepd.errors import WireError
 from mepd.wire.framing import parse_json
 
 VERSION = b"\x01"
+# Of our own: a task may have put other functions into the module json.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 # TaskTransition.state and .actor (globus-compute-common, tasks/constants.py)
 RECEIVED = "received"
@@ -64,7 +66,7 @@ def transition(state: str, actor: str, timestamp_ns: int) -> dict[str, Any]:
 
 def _pack(message_type: str, data: dict[str, Any]) -> bytes:
     body = {"message_type": message_type, "data": data}
-    return VERSION + json.dumps(body, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return VERSION + _encode(body).encode("ascii")
 
 
 def pack_task(task: Task) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import socket
+import threading
 import time
 import types
 import uuid
@@ -21,6 +23,7 @@ from mepd.config.uepconfig import EngineConfig
 from mepd.uep.engines.base import EngineContext, EngineTask
 from mepd.uep.engines.pool import PoolEngine
 from mepd.uep.signals import STOP, Signals
+from mepd.uep.worker import Server
 from mepd.wire.message import Result, Task, pack_task, unpack_result
 
 SERIALIZER = ComputeSerializer()
@@ -195,6 +198,51 @@ def hostile() -> None:
     raise Hostile
 
 
+def hostile_class() -> None:
+    class Hostile(Exception):
+        @property
+        def __class__(self) -> Any:  # type: ignore[override]
+            raise ValueError("no class for you")
+
+    raise Hostile
+
+
+def hostile_too_large() -> None:
+    from globus_compute_sdk.errors import MaxResultSizeExceeded
+
+    class Hostile(MaxResultSizeExceeded):
+        def __init__(self) -> None:
+            pass
+
+        def __str__(self) -> str:
+            raise SystemExit("no text for you")
+
+    raise Hostile
+
+
+def hostile_metaclass() -> None:
+    class Meta(type):
+        @property
+        def __name__(cls) -> str:  # type: ignore[override]
+            raise SystemExit("no name for you")
+
+    class Hostile(Exception, metaclass=Meta):
+        def __str__(self) -> str:
+            raise Hostile
+
+    raise Hostile
+
+
+def long_chain() -> None:
+    error: Exception | None = None
+    for n in range(100_000):
+        next_error = ValueError(n)
+        next_error.__context__ = error
+        error = next_error
+    assert error is not None
+    raise error
+
+
 def unpicklable() -> Any:
     return (n for n in range(3))
 
@@ -210,6 +258,10 @@ def missing_module() -> None:
         (exits, ("bye",), "SystemExit: bye"),
         (interrupts, (), "KeyboardInterrupt"),
         (hostile, (), "Hostile"),
+        (hostile_class, (), "Hostile"),
+        (hostile_too_large, (), "Hostile"),
+        (hostile_metaclass, (), "Hostile"),
+        (long_chain, (), "ValueError: 99999"),
         (unpicklable, (), "SerializationError"),
         (missing_module, (), "No module named 'no_such_module_anywhere'"),
         (double, (1, 2, 3), "TypeError"),
@@ -223,6 +275,83 @@ def test_what_a_function_does_is_an_error_result(
     assert result.error_code == "RemoteExecutionError" and words in result.data
     assert harness.value(harness.submit(double, 21)) == 42
     assert harness.workers()[: len(before)] == before
+
+
+def patches_json() -> None:
+    import json
+
+    json.dumps = lambda *_args, **_options: "junk"
+    json.loads = None  # type: ignore[assignment]
+
+
+def patches_time_and_os() -> None:
+    import os
+    import time
+
+    time.time_ns = time.time = os.getpid = os._exit = None  # type: ignore[assignment]
+
+
+def breaks_its_outputs() -> None:
+    import sys
+
+    sys.stdout.close()
+    sys.stderr.close()
+    sys.excepthook = None  # type: ignore[assignment]
+
+
+def removes_its_folder() -> None:
+    import os
+    import shutil
+
+    shutil.rmtree(os.getcwd())
+
+
+def blocks_signals() -> None:
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+
+
+def leaves_a_thread() -> None:
+    import threading
+    import time
+
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        patches_json,
+        patches_time_and_os,
+        breaks_its_outputs,
+        removes_its_folder,
+        blocks_signals,
+        leaves_a_thread,
+    ],
+)
+def test_what_a_task_does_to_its_python_hides_no_result(
+    harness: Harness, function: Callable[..., Any]
+) -> None:
+    tasks = [harness.submit(function), harness.submit(double, 4)]
+    assert harness.value(tasks[0]) is None
+    assert harness.value(tasks[1]) == 8
+    assert [harness.value(harness.submit(double, n)) for n in range(6)] == [0, 2, 4, 6, 8, 10]
+
+
+def closes_descriptors(first: int) -> None:
+    import os
+
+    os.closerange(first, 4096)
+    for _ in range(8):  # which take the numbers of those before
+        os.open("/dev/null", os.O_RDWR)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_task_that_closes_all_descriptors_is_answered(harness: Harness, first: int) -> None:
+    result = harness.result(harness.submit(closes_descriptors, first))
+    assert result.error_code == "WorkerLost"
+    assert harness.value(harness.submit(double, 4)) == 8
 
 
 def dozes(seconds: float) -> str:
@@ -262,6 +391,16 @@ def test_a_walltime_that_is_no_number_is_named(
 @pytest.mark.parametrize("buffer", ["", "junk", "3\nabc", "5\n04\nxx" * 3])
 def test_a_function_that_cannot_be_loaded(harness: Harness, buffer: str) -> None:
     assert harness.result(harness.submit_buffer(buffer)).error_code == "RemoteExecutionError"
+
+
+def test_a_wire_error_of_the_users_own(harness: Harness) -> None:
+    def raises() -> None:
+        from mepd.errors import WireError
+
+        raise WireError("\ud800" * 10_000_000)
+
+    result = harness.result(harness.submit(raises))
+    assert result.is_error and len(result.data) < 300_000
 
 
 def test_a_message_that_is_no_task(harness: Harness) -> None:
@@ -329,6 +468,49 @@ def test_dead_worker_costs_its_tasks_only(
     assert result.error_code == "WorkerLost"
     assert result.data.startswith("WorkerLost") and words in result.data
     assert harness.value(harness.submit(double, 4)) == 8
+
+
+def says_much_and_dies() -> str:
+    import os
+    import threading
+    import time
+
+    def dies() -> None:
+        time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=dies).start()
+    return "x" * 100_000
+
+
+def test_a_result_of_several_reads_outlives_its_worker(
+    make: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mepd.uep.engines.process._CHUNK", 4096)
+    harness = make(KINDS[1], 1)
+    harness.value(harness.submit(double, 1))
+    task_id = harness.submit(says_much_and_dies)
+    harness.until(lambda: harness.engine.running == 1)
+    (pid,) = harness.workers()
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert harness.value(task_id) == "x" * 100_000
+
+
+def test_a_worker_without_its_threads_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be given tasks, and they would be lost with it, again and again."""
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with ours, theirs:
+        with pytest.raises(RuntimeError):
+            Server(theirs, lambda *_: b"").start(2, {})
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
 
 
 def test_tasks_not_begun_run_in_the_replacement(make: Callable[..., Harness]) -> None:

@@ -32,7 +32,11 @@ from mepd.wire.message import (
 RESULT_MAX = 10 * 1024 * 1024
 """Bytes of a serialized result: the service's limit."""
 ERROR_TEXT_MAX = 256 * 1024
+TOO_LARGE = "MaxResultSizeExceeded"
+USER_MESSAGE = "An error occurred during the execution of this task"
 _OWN_FILE = __file__
+_name = type.__dict__["__name__"].__get__  # which no metaclass has a say in
+_now = time.time_ns  # of our own: a task may have put another into the module
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,20 @@ def _shorten(text: str) -> str:
 
 def describe(error: BaseException) -> tuple[str, str, str]:
     """``data``, code and message of an error result, with the codes of the peer's."""
-    if isinstance(error, (MaxResultSizeExceeded, WireError)):
-        name = type(error).__name__
-        code = name if isinstance(error, MaxResultSizeExceeded) else "CouldNotExecuteUserTaskError"
-        return f"{code}: {error}", code, f"remote error: {error}"
     try:
-        lines = traceback.format_exception(type(error), error, _user_part(error.__traceback__))
-        text = _shorten("".join(lines))
-    except BaseException as e:  # a hostile __str__ or __repr__ of the user's exception
-        text = f"{type(error).__name__} (its text cannot be had: {type(e).__name__})"
-    return text, "RemoteExecutionError", "An error occurred during the execution of this task"
+        return _described(error)
+    except BaseException as e:  # a hostile __str__, __repr__ or class of the user's exception
+        text = f"{_name(type(error))} (its text cannot be had: {_name(type(e))})"
+        return text, "RemoteExecutionError", USER_MESSAGE
+
+
+def _described(error: BaseException) -> tuple[str, str, str]:
+    if type(error) in (MaxResultSizeExceeded, WireError):
+        code = "CouldNotExecuteUserTaskError" if type(error) is WireError else TOO_LARGE
+        text = _shorten(str(error))
+        return f"{code}: {text}", code, f"remote error: {text}"
+    lines = traceback.format_exception(type(error), error, _user_part(error.__traceback__))
+    return _shorten("".join(lines)), "RemoteExecutionError", USER_MESSAGE
 
 
 class Executor:
@@ -104,15 +112,18 @@ class Executor:
         settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def run(self, task_id: str, body: bytes, serializers: list[str]) -> bytes:
-        start = transition(EXEC_START, ACTOR_WORKER, time.time_ns())
+        start = transition(EXEC_START, ACTOR_WORKER, _now())
         code: str | None = None
         message: str | None = None
+        error: BaseException | None = None
         try:
             self._enter(task_id)
             data = self._call(body, serializers)
         except BaseException as e:
-            data, code, message = describe(e)
-        end = transition(EXEC_END, ACTOR_WORKER, time.time_ns())
+            error = e
+        if error is not None:  # here, where no exception raised within has it as its context
+            data, code, message = describe(error)
+        end = transition(EXEC_END, ACTOR_WORKER, _now())
         return pack_result(Result(task_id, data, self.details, code, message, (start, end)))
 
     def _call(self, body: bytes, serializers: list[str]) -> str:
@@ -135,4 +146,8 @@ class Executor:
                 folder = folder / task_id
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.environ["GC_TASK_SANDBOX_DIR"] = str(folder)
-        os.chdir(folder)
+        try:
+            os.chdir(folder)
+        except FileNotFoundError:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chdir(folder)

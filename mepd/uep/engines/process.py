@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from mepd.uep.amqp import IOLoop
@@ -18,6 +18,8 @@ from mepd.uep.engines import frames
 from mepd.uep.engines.base import EngineTask
 
 _CHUNK = 256 * 1024
+_CHUNKS_LEFT = 4096
+"""Reads of what a worker that has ended has left, were a descendant to write without end."""
 
 
 class WorkerProcess:
@@ -133,22 +135,24 @@ class WorkerProcess:
         if not self._output:
             self._watch(IOLoop.READ)
 
-    def _receive(self) -> Iterator[frames.Frame]:
-        """Frames of one read; a closed or broken stream ends the worker."""
+    def _read(self) -> bool:
+        """Handle the frames of one read; False if there was nothing to read.
+
+        A closed or broken stream ends the worker.
+        """
+        whole: list[frames.Frame] = []
         try:
             data = self._sock.recv(_CHUNK)
-            if data:
-                yield from self._input.feed(data)
-                return
+            whole.extend(self._input.feed(data))
         except BlockingIOError:
-            return
+            return False
         except (OSError, WireError):
-            pass
-        self.kill()
-
-    def _read(self) -> None:
-        for frame in self._receive():
+            data = b""
+        for frame in whole:
             self._on_frame(self, frame)
+        if not data:
+            self.kill()
+        return True
 
     def poll(self) -> int | None:
         """Popen.returncode once it has ended, after every result it sent was handled."""
@@ -156,11 +160,8 @@ class WorkerProcess:
             self._kill_group()
         status = self._process.poll()
         if status is not None and self._watched:
-            while True:
-                found = list(self._receive())
-                for frame in found:
-                    self._on_frame(self, frame)
-                if not found:
+            for _ in range(_CHUNKS_LEFT):
+                if not self._watched or not self._read():
                     break
             self.close()
         return status
