@@ -38,6 +38,11 @@ def result_lost(why: str) -> str:
     return f"the result of this task, kept on disk until it could be sent, is lost: {why}"
 
 
+HUNG_UP = "closed its connection to the endpoint, and was killed"
+ENDING_TIME = 1.0
+"""Seconds for a process that has closed its connection to end, and so to tell why."""
+
+
 def exit_text(status: int) -> str:
     """How a process ended, from Popen.returncode: a signal's name or an exit code."""
     if status >= 0:
@@ -50,8 +55,9 @@ def exit_text(status: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def lost_worker(status: int) -> str:
-    return f"WorkerLost: the worker process running this task {exit_text(status)}"
+def lost_worker(how: str) -> str:
+    """``how`` as exit_text() has it."""
+    return f"WorkerLost: the worker process running this task {how}"
 
 
 def error_result(

@@ -350,8 +350,45 @@ def closes_descriptors(first: int) -> None:
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_task_that_closes_all_descriptors_is_answered(harness: Harness, first: int) -> None:
     result = harness.result(harness.submit(closes_descriptors, first))
-    assert result.error_code == "WorkerLost"
+    assert result.error_code == "WorkerLost" and "exited with code 0" in result.data
     assert harness.value(harness.submit(double, 4)) == 8
+
+
+def hangs_up(with_garbage: bool) -> None:
+    import os
+    import socket
+    import stat
+    import time
+
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, b"?" * 1000) if with_garbage else socket.socket(fileno=fd).shutdown(2)
+        except OSError:
+            pass
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("with_garbage", [False, True])
+def test_a_task_that_closes_the_connection_or_sends_garbage_is_ended(
+    harness: Harness, with_garbage: bool
+) -> None:
+    """And it is not said to have wanted memory."""
+    result = harness.result(harness.submit(hangs_up, with_garbage))
+    ends = ("closed its connection to the endpoint, and was killed", "exited with code 0")
+    assert result.error_code == "WorkerLost" and result.data.endswith(ends)
+    assert harness.value(harness.submit(double, 4)) == 8
+
+
+def test_a_worker_that_cannot_start_says_how_it_ended(
+    make: Callable[..., Harness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mepd.uep.engines.pool.restart_delay", lambda failed: 0.05)
+    (tmp_path / "occupied").touch()
+    harness = make(working_dir="occupied")
+    result = harness.result(harness.submit(double, 1))
+    assert result.data.endswith("the worker process exited with code 1 while starting")
 
 
 def dozes(seconds: float) -> str:

@@ -216,7 +216,7 @@ class HtexEngine:
 
     def _on_host_end(self, host: WorkerProcess, status: int) -> None:
         guard.end_orphans(self._others)  # its interchange, its blocks on this machine
-        text = self._why or f"WorkerLost: the host of Parsl {failures.exit_text(status)}"
+        text = self._why or f"WorkerLost: the host of Parsl {host.how(status)}"
         log.error("%s", text)
         self._host = None
         for task in host.tasks.values():

@@ -176,17 +176,17 @@ class PoolEngine:
     def _on_end(self, worker: WorkerProcess, status: int) -> None:
         if self._stopped:
             return
-        log.warning("worker %d %s", worker.pid, failures.exit_text(status))
+        how = worker.how(status)
+        log.warning("worker %d %s", worker.pid, how)
         for task in worker.tasks.values():
             attempts = self._retried.get(task.task_id, 0)
             if attempts < self._config.retries:
                 self._retried[task.task_id] = attempts + 1
                 self._waiting.append(task)
             else:
-                self._lose(task, failures.lost_worker(status))
+                self._lose(task, failures.lost_worker(how))
         if not worker.ready:
-            text = f"WorkerLost: the worker process {failures.exit_text(status)} while starting"
-            self._start_failed(text)
+            self._start_failed(f"WorkerLost: the worker process {how} while starting")
         self._dispatch()
 
     def drop_waiting(self) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 from mepd.uep.amqp import IOLoop
 
 from mepd.errors import WireError
+from mepd.posix.ended import has_ended
+from mepd.uep import failures
 from mepd.uep.engines import frames
 from mepd.uep.engines.base import EngineTask
 
@@ -47,6 +49,8 @@ class WorkerProcess:
         self._input = frames.FrameBuffer()
         self._output = bytearray()
         self._watched = 0
+        self._hung_up = False
+        self._timer: object | None = None
         self._sock, self._process = self._spawn(module)
         self._sock.setblocking(False)
         self._fd = self._sock.fileno()
@@ -75,7 +79,11 @@ class WorkerProcess:
     @property
     def free(self) -> int:
         """How many more tasks it can run now."""
-        return max(0, self.slots - len(self.tasks)) if self.ready else 0
+        return max(0, self.slots - len(self.tasks)) if self.ready and self._watched else 0
+
+    def how(self, status: int) -> str:
+        """How it ended, for the user; ``status`` is what poll() returned."""
+        return failures.HUNG_UP if self._hung_up else failures.exit_text(status)
 
     def hand(self, *tasks: EngineTask, resources: dict[str, Any] | None = None) -> None:
         """Send it tasks, with ``resources`` that they are to run with."""
@@ -112,7 +120,7 @@ class WorkerProcess:
             except BlockingIOError:
                 pass
             except OSError:
-                self.kill()
+                self._deaf()
                 return
         if sent < len(data):
             self._output += data[sent:]
@@ -130,15 +138,21 @@ class WorkerProcess:
         except BlockingIOError:
             return
         except OSError:
-            self.kill()
+            self._deaf()
             return
         if not self._output:
             self._watch(IOLoop.READ)
 
+    def _deaf(self) -> None:
+        """It reads no more. What it has said may still wait to be read, and then its end."""
+        self.ready = False
+        self._output.clear()
+        self._watch(IOLoop.READ)
+
     def _read(self) -> bool:
         """Handle the frames of one read; False if there was nothing to read.
 
-        A closed or broken stream ends the worker.
+        The end of the stream, or a frame that is none, is the end of the worker.
         """
         whole: list[frames.Frame] = []
         try:
@@ -151,30 +165,41 @@ class WorkerProcess:
         for frame in whole:
             self._on_frame(self, frame)
         if not data:
-            self.kill()
+            self._lose_stream()
         return True
+
+    def _lose_stream(self) -> None:
+        """Closed or broken: it is about to end, and tells why, or is killed before long."""
+        self._watch(0)
+        if self._timer is None:
+            self._timer = self._loop.call_later(failures.ENDING_TIME, self._on_hung_up)
+
+    def _on_hung_up(self) -> None:
+        self._timer = None
+        if not self._ended():
+            self._hung_up = True
+            self.kill()
 
     def poll(self) -> int | None:
         """Popen.returncode once it has ended, after every result it sent was handled."""
         if self._ended():
             self._kill_group()
         status = self._process.poll()
-        if status is not None and self._watched:
+        if status is not None:
             for _ in range(_CHUNKS_LEFT):
                 if not self._watched or not self._read():
                     break
             self.close()
         return status
 
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+
     def _ended(self) -> bool:
         """Whether it waits to be reaped, which keeps its pid, and so its group's, its own."""
-        if self._process.returncode is not None:
-            return False
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        try:
-            return os.waitid(os.P_PID, self.pid, options) is not None
-        except ChildProcessError:
-            return False
+        return self._process.returncode is None and has_ended(self.pid)
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -183,6 +208,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL to it and to its group; reap() learns of the end."""
         self._watch(0)
+        self._forget_timer()
         if self._process.returncode is None:
             self._kill_group()
 
@@ -201,6 +227,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         self._watch(0)
+        self._forget_timer()
         self._sock.close()
 
     def end(self) -> None:

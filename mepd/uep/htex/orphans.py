@@ -5,12 +5,8 @@ They must be waited for: a dead process is alive for Parsl until then.
 
 from __future__ import annotations
 
-import contextlib
-import os
-
 from mepd.posix import guard, process
-
-_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
+from mepd.posix.ended import has_ended
 
 
 class Orphans:
@@ -24,15 +20,9 @@ class Orphans:
 
     def reap(self, known: set[int]) -> bool:
         """Whether any was reaped; ``known`` are waited for elsewhere."""
-        dead = {pid for pid in process.children() if pid not in known and _is_dead(pid)}
+        dead = {pid for pid in process.children() if pid not in known and has_ended(pid)}
         ours = dead & self._dead
         for pid in ours:
             guard.reap_orphan(pid)
         self._dead = dead - ours
         return bool(ours)
-
-
-def _is_dead(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        return os.waitid(os.P_PID, pid, _LOOK) is not None
-    return False

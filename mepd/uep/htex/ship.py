@@ -22,7 +22,7 @@ from mepd.uep import files
 
 ARCHIVE, SCRIPT, SETTINGS = "workers.pyz", "workers.sh", "workers.json"
 MODULES = (
-    "__init__", "errors", "posix/__init__", "posix/parent", "posix/syscalls",
+    "__init__", "errors", "posix/__init__", "posix/ended", "posix/parent", "posix/syscalls",
     "posix/threads", "wire/__init__", "wire/framing", "wire/jsonlimits", "wire/message",
     "uep/__init__", "uep/failures", "uep/worker", "uep/engines/__init__",
     "uep/engines/execute", "uep/engines/frames", "uep/engines/sdk", "uep/engines/walltime",

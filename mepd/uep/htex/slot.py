@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mepd.errors import WireError
+from mepd.posix.ended import has_ended
 from mepd.uep import failures
 from mepd.uep.engines import frames
 
@@ -116,7 +117,7 @@ class Slot(threading.Thread):
     def _serve(self, sock: socket.socket) -> None:
         """Hand tasks to the worker for as long as it lives."""
         if self._receive(sock) is None:
-            self._start_failed(f"{failures.exit_text(self._end())} while starting")
+            self._start_failed(f"{self._end()} while starting")
             return
         self._failed = 0
         while True:
@@ -154,11 +155,15 @@ class Slot(threading.Thread):
         except (EOFError, OSError, WireError):
             return None
 
-    def _end(self) -> int:
-        """See to the worker's end, and to that of what it left in its group."""
+    def _end(self) -> str:
+        """How the worker ended, once it has, and what it left in its group."""
         assert self._process is not None
+        over = time.monotonic() + failures.ENDING_TIME
+        while not (ended := has_ended(self._process.pid)) and time.monotonic() < over:
+            time.sleep(0.01)
         self.kill()
-        return self._process.wait()
+        status = self._process.wait()
+        return failures.exit_text(status) if ended else failures.HUNG_UP
 
     def kill(self) -> None:
         process = self._process

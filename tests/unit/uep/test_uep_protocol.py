@@ -191,7 +191,7 @@ def test_workers_wanted(waiting: int, starting: int, alive: int, most: int, want
     ],
 )
 def test_lost_worker_says_how(status: int, words: str) -> None:
-    assert words in failures.lost_worker(status)
+    assert words in failures.lost_worker(failures.exit_text(status))
 
 
 def test_error_result() -> None:
