@@ -241,7 +241,7 @@ def shown_to_mepctl() -> dict[str, Any]:
     reload.settings("changed", "", "")
     reload.told("gpu", "", "wrong")
     reload.complete()
-    (measured,) = usage.tree((os.getpid(), psutil.Process().create_time()))
+    measured, *_ = usage.tree((os.getpid(), psutil.Process().create_time()))
     return {
         "master": views.master(0.0, 1.0, "RUNNING", "/c", FileBook(Path("/"))),
         "workers": views.worker(process, 1.0),
