@@ -52,7 +52,10 @@ def user_folder(name: str) -> Path:
     if not name or "/" in name or name.startswith(".") or len(name) > 128:
         raise ConfigError(f"bad endpoint name {name[:140]!r}")
     base = os.environ.get("GLOBUS_COMPUTE_USER_DIR")
-    parent = Path(base) if base else Path.home() / ".globus_compute"
+    try:
+        parent = Path(base) if base else Path.home() / ".globus_compute"
+    except RuntimeError:
+        raise ConfigError("no home: HOME is not set, and no account has this uid") from None
     return parent / name
 
 

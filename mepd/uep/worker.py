@@ -40,8 +40,7 @@ class Server:
                 with self._reading:
                     frame = frames.read(self._sock)
                 header = frame.header
-                if "environment" in header:
-                    os.environ.update(header["environment"])
+                os.environ.update(header.get("environment", {}))
                 packed = self._run(header["id"], frame.body, header["serializers"])
                 self._leave_if_forked()
                 self._send(frames.Frame(frames.RESULT, {"id": header["id"]}, packed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import uuid
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mepd.errors import WireError
+from mepd.errors import ConfigError, WireError
 from mepd.uep import backoff, failures
 from mepd.uep.document import parse
 from mepd.uep.engines import frames
@@ -211,10 +212,16 @@ def test_cause_never_shows_an_unknown_errors_text() -> None:
     assert cause(ValueError(SECRET)) == "ValueError"
 
 
+def test_an_account_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLOBUS_COMPUTE_USER_DIR", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)
+    with pytest.raises(ConfigError, match="HOME is not set"):
+        user_folder("uep.a.b")
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 129])
 def test_bad_endpoint_names(name: str) -> None:
-    from mepd.errors import ConfigError
-
     with pytest.raises(ConfigError):
         user_folder(name)
 
