@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import is_gone, wait_for
 from tests.process.htex_harness import ENDPOINT, Harness, double, engines, sleeps
 
 
@@ -80,6 +81,33 @@ def leaves(status: int) -> None:
     os._exit(status)
 
 
+def leaves_a_holder(status: int) -> None:
+    """A grandchild in a session of its own holds the worker's socket for a while."""
+    import os
+    import time
+
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(5)
+        os._exit(0)
+    os._exit(status)
+
+
+def hangs_up() -> None:
+    import os
+    import socket
+    import stat
+    import time
+
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                socket.socket(fileno=int(name)).shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+    time.sleep(600)
+
+
 @pytest.mark.parametrize(
     ("function", "args", "code", "words"),
     [
@@ -90,6 +118,8 @@ def leaves(status: int) -> None:
         (killed, (signal.SIGKILL,), "WorkerLost", "was killed by SIGKILL"),
         (killed, (signal.SIGSEGV,), "WorkerLost", "was killed by SIGSEGV"),
         (leaves, (7,), "WorkerLost", "exited with code 7"),
+        (leaves_a_holder, (9,), "WorkerLost", "exited with code 9"),
+        (hangs_up, (), "WorkerLost", "closed its connection to the endpoint, and was killed"),
     ],
 )
 def test_what_a_function_does_is_an_error_result(
@@ -99,6 +129,23 @@ def test_what_a_function_does_is_an_error_result(
     assert result.error_code == code and words in result.data
     assert result.details is not None and result.details["endpoint_id"] == ENDPOINT
     assert shared.value(shared.submit(double, 4)) == 8
+
+
+def leaves_a_child(path: str) -> None:
+    import os
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "600"])
+    with open(path, "w") as f:
+        f.write(str(child.pid))
+    os._exit(0)
+
+
+def test_R2_a_child_of_a_worker_that_exits_ends_with_it(shared: Harness, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    result = shared.result(shared.submit(leaves_a_child, str(path)))
+    assert "exited with code 0" in result.data
+    wait_for(lambda: is_gone(int(path.read_text())))
 
 
 def test_status_report(shared: Harness) -> None:

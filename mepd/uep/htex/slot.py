@@ -148,7 +148,7 @@ class Slot(threading.Thread):
         """The worker's next frame; None if it has ended."""
         assert self._process is not None
         while not select.select([sock], [], [], LOOK_EVERY)[0]:
-            if self._process.poll() is not None and not select.select([sock], [], [], 0)[0]:
+            if has_ended(self._process.pid) and not select.select([sock], [], [], 0)[0]:
                 return None
         try:
             return frames.read(sock)
@@ -156,7 +156,10 @@ class Slot(threading.Thread):
             return None
 
     def _end(self) -> str:
-        """How the worker ended, once it has, and what it left in its group."""
+        """How the worker ended, once it has, and what it left in its group.
+
+        Until it is waited for, its pid, and so its group's, is its own.
+        """
         assert self._process is not None
         over = time.monotonic() + failures.ENDING_TIME
         while not (ended := has_ended(self._process.pid)) and time.monotonic() < over:
@@ -167,10 +170,7 @@ class Slot(threading.Thread):
 
     def kill(self) -> None:
         process = self._process
-        if process is None:
-            return
-        ended = process.poll() is not None
-        if ended and process.returncode == 0:
+        if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
