@@ -12,12 +12,15 @@ class MepdError(Exception):
 class ConfigError(MepdError):
     """A configuration file is wrong.
 
-    ``path`` and ``line`` say where; ``line`` is 0 when the whole file is meant.
+    ``path`` and ``line`` say where; ``line`` is 0 when the whole file is meant. The text is
+    cut off where a file's own words would make it endless.
     """
+
+    TEXT_MAX = 2000
 
     def __init__(self, message: str, path: str = "", line: int = 0) -> None:
         where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
-        super().__init__(where + message)
+        super().__init__((where + message)[: self.TEXT_MAX])
         self.path = path
         self.line = line
 

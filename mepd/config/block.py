@@ -30,7 +30,7 @@ def unknown(name: str, known: Iterable[str], what: str) -> ConfigError:
     """The error for a name that is none of ``known``, with the nearest of them."""
     import difflib  # 5 ms, for errors alone
 
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name[:128], list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ConfigError(f"unknown {what} {name[:80]!r}{hint}")
 

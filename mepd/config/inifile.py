@@ -21,6 +21,8 @@ from mepd.config.values import Value
 from mepd.errors import ConfigError
 
 _EXPANSION = re.compile(r"%\(([^)]*)\)s|%%|%")
+_LINES_MAX = 10_000
+_VALUE_MAX = 64 * 1024
 
 Section = dict[str, Value]
 Keys = Mapping[str, Callable[[Value], Any]]
@@ -60,7 +62,13 @@ class Collected:
 
 
 class _Parser(configparser.RawConfigParser):
-    """Notes the line of each key: configparser itself forgets them."""
+    """Notes the line of each key: configparser itself forgets them.
+
+    Its own expression for ``key = value`` takes time by the square of the white space in a
+    line; this one means the same.
+    """
+
+    OPTCRE = re.compile(r"(?P<option>[^=:]*)(?P<vi>[=:])\s*(?P<value>.*)$")
 
     def __init__(self) -> None:
         super().__init__(
@@ -79,6 +87,17 @@ class _Parser(configparser.RawConfigParser):
                 yield line + "\n"
 
         self.read_file(lines())
+
+
+def _check_text(text: str, path: Path) -> None:
+    """Refuse what configparser would take for something else, or never come to an end of:
+    each line that is in error costs it as much as all those before."""
+    if text.count("\n") > _LINES_MAX:
+        raise ConfigError(f"more than {_LINES_MAX} lines", str(path))
+    bare = re.search(r"\r(?!\n)", text)
+    if bare:
+        line = text.count("\n", 0, bare.start()) + 1
+        raise ConfigError("a carriage return that ends no line", str(path), line)
 
 
 def _complaint(error: configparser.Error, path: Path) -> ConfigError:
@@ -133,6 +152,7 @@ class _Reader:
         text = textfile.read_text(path)
         if text is None:
             raise FileNotFoundError(2, "No such file or directory", str(path))
+        _check_text(text, path)
         self.found.files.append(path)
         self.found.versions.append(textfile.version_of(text))
         parser = _Parser()
@@ -164,6 +184,9 @@ class _Reader:
         for (key, raw), at in zip(parser.items(name), key_lines, strict=False):
             if key not in keys:
                 message = f"unknown key {key!r} in [{name}]{nearest(key, keys)}"
+                raise ConfigError(message, str(path), at)
+            if len(raw) > _VALUE_MAX:
+                message = f"[{name}] {key}: longer than {_VALUE_MAX} characters"
                 raise ConfigError(message, str(path), at)
             section[key] = Value(raw, path, at, f"[{name}] {key}")
         return section

@@ -4,6 +4,7 @@ mapping library's business; here is only what must hold before it is asked."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -18,10 +19,17 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
 def load_json(text: str, path: str) -> Any:
     """Strict JSON, which can be sent on. Raises ConfigError with the line at fault."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as e:
         raise ConfigError(f"not JSON: {e.msg}", path, e.lineno) from None
     except ValueError as e:

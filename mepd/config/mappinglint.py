@@ -10,7 +10,6 @@ from mepd.config.mappingfile import EXPRESSION
 
 _ESCAPED = re.compile(r"\\.")
 _BARE_DOT = re.compile(r"\.(?![*?])")
-_NESTED = re.compile(r"\([^()]*[*?][^()]*\)\*")
 _FIELD = re.compile(r"\{([^}]*)\}")
 _GROUP = re.compile(r"\((?!\?)")
 
@@ -26,6 +25,23 @@ def _top_level(pattern: str) -> str:
     return "".join(out)
 
 
+def _repeats_a_repetition(pattern: str) -> bool:
+    """Whether a group that repeats something, at any depth, is itself repeated."""
+    groups = [False]
+    for at, char in enumerate(pattern):
+        after = pattern[at + 1 : at + 2]
+        if char == "(":
+            groups.append(False)
+        elif char == ")" and len(groups) > 1:
+            inner = groups.pop()
+            if inner and after == "*":
+                return True
+            groups[-1] |= inner
+        elif char in "*?" and pattern[at - 1 : at] != "(":
+            groups[-1] = True
+    return False
+
+
 def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
     literal = rule.get("literal") is True
     pattern = "" if literal else _ESCAPED.sub("", rule["match"])
@@ -36,7 +52,7 @@ def _faults(rule: Mapping[str, Any]) -> Iterator[str]:
         )
     if _BARE_DOT.search(pattern):
         yield "an unescaped '.' matches any character; write \\\\. for a dot"
-    if _NESTED.search(pattern):
+    if _repeats_a_repetition(pattern):
         yield "a repetition of a repetition can take forever; starts that do are refused"
     groups = len(_GROUP.findall(pattern))
     beyond = [f for f in _FIELD.findall(rule["output"]) if f.isdigit() and int(f) >= groups]

@@ -25,5 +25,6 @@ def check_name(name: str, path: str = "", line: int = 0) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; the nearest known is 'x'``, for an error about ``name``."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    # 128: comparing takes time by length, and no name that is known is longer
+    close = difflib.get_close_matches(name[:128], list(known), n=1, cutoff=0.0)
     return f"; the nearest known is {close[0]!r}" if close else ""

@@ -1,11 +1,15 @@
 """YAML of bounded size, for processes that a file must not be able to stall or crash.
 
 Depth and expansion are measured on the parser's events first: libyaml's composer recurses
-without a limit and takes the whole process down at some ten thousand levels.
+without a limit and takes the whole process down at some ten thousand levels. So are numbers,
+of which YAML has some that cost the square of their length (``1:1:1:...``), and directives,
+which libyaml compares each with all others.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,6 +18,12 @@ from mepd.errors import ConfigError
 
 DEPTH_MAX = 64
 NODES_MAX = 20_000
+NUMBER_MAX = 256
+"""Characters of a number; one of base 60 that is shorter is a float of sensible size."""
+DIRECTIVES_MAX = 100
+
+_NUMBER = re.compile(r"[-+]?(?:0x[0-9a-f_]+|0b[01_]+|[0-9_:.]+(?:e[-+]?[0-9]+)?)", re.I)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -35,6 +45,8 @@ class _Meter:
             self._total += self._anchors[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             self._total += 1
+            if len(event.value) > NUMBER_MAX and _is_number(event):
+                raise ConfigError(f"a number of {len(event.value)} characters", self._name, line)
             if event.anchor:
                 self._anchors[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -50,12 +62,20 @@ class _Meter:
             raise ConfigError(f"more than {NODES_MAX} values", self._name, line)
 
 
+def _is_number(event: yaml.ScalarEvent) -> bool:
+    """Whether the loader could take a scalar for a number."""
+    plain = event.tag is None and event.implicit[0]
+    return event.tag in _NUMBERS or (plain and _NUMBER.fullmatch(event.value) is not None)
+
+
 def load(text: str, name: str) -> Any:
     """The one document of the file called ``name``, in plain values; None if it is empty.
 
     Raises ConfigError with file, line and reason.
     """
     meter = _Meter(name)
+    if text.startswith("%") + text.count("\n%") > DIRECTIVES_MAX:
+        raise ConfigError(f"more than {DIRECTIVES_MAX} directives", name)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             meter.count(event)
@@ -64,8 +84,30 @@ def load(text: str, name: str) -> Any:
         mark = getattr(e, "problem_mark", None)
         reason = getattr(e, "problem", None) or getattr(e, "reason", None) or "not YAML"
         raise ConfigError(str(reason)[:200], name, mark.line + 1 if mark else 0) from None
-    except ValueError as e:  # such as a date of the 31st of February
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as e:
+        # such as a date of the 31st of February; the others are what PyYAML's constructors
+        # run into where a tag says what a value is not
         raise ConfigError(f"a value that is none: {e}"[:200], name) from None
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """From where to where a scalar of the text goes; ``style`` is its quote, or one of
+    ``|``, ``>`` and '' for none."""
+
+    start: int
+    end: int
+    style: str
+
+
+def scalars(text: str) -> list[Scalar]:
+    """The scalars of a text that :func:`load` has loaded, in order."""
+    mark = text.startswith("\ufeff")  # libyaml does not count it
+    return [
+        Scalar(e.start_mark.index + mark, e.end_mark.index + mark, e.style or "")
+        for e in yaml.parse(text, Loader=_LOADER)
+        if isinstance(e, yaml.ScalarEvent) and e.start_mark and e.end_mark
+    ]
 
 
 def load_mapping(text: str, name: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 def read_text(path: Path) -> str | None:
     """The text of a regular file of at most 1 MiB of UTF-8; None if there is no file.
 
+    A byte order mark at its beginning is no part of the text.
+
     Never blocks on a FIFO and opens no device for writing. Raises ConfigError or OSError.
     """
     try:
@@ -27,11 +29,11 @@ def read_text(path: Path) -> str | None:
         os.close(fd)  # a folder cannot be made a file object, not even to be closed
         raise ConfigError("is no regular file", str(path))
     with os.fdopen(fd, "rb") as f:
-        data = f.read(FILE_MAX + 1)
+        data = f.read(FILE_MAX + 1) or b""  # a file of the kernel's may have nothing to say yet
     if len(data) > FILE_MAX:
         raise ConfigError(f"larger than {FILE_MAX} bytes", str(path))
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # Windows' editors begin with a mark
     except UnicodeDecodeError as e:
         raise ConfigError("not UTF-8", str(path), data[: e.start].count(b"\n") + 1) from None
     control = _CONTROL.search(text)

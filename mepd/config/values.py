@@ -81,8 +81,8 @@ def pattern(value: Value) -> str:
     """A regular expression for a whole name."""
     try:
         re.compile(value.text)
-    except re.error as e:
-        raise value.error(f"{value.text!r} is no regular expression: {e}") from None
+    except (re.error, OverflowError, RecursionError) as e:
+        raise value.error(f"{value.text[:80]!r} is no regular expression: {e}") from None
     if not value.text:
         raise value.error("is empty")
     return value.text

@@ -82,7 +82,11 @@ def check_mappings(documents: Sequence[Mapping[str, Any]], name: str) -> None:
             continue
         for position, rule in enumerate(document["mappings"], start=1):
             try:
-                ExpressionIdentityMapping.from_mapping_document({**document, "mappings": [rule]})
+                one = {**document, "mappings": [rule]}
+                (known,) = ExpressionIdentityMapping.from_mapping_document(one).mappings
+                # Without the library's anchors, as a start will match: a lone \\ at the end
+                # would take the second one for a $ to match
+                re.compile(f"(?:{known['compiled_match'].pattern[1:-1]})")
             except (InvalidMappingError, re.error) as e:
                 where = f"document {number}, rule {position} ({rule['match'][:80]!r})"
                 raise ConfigError(f"{where}: {str(e.args[-1])[:200]}", name) from None

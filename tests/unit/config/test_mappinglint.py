@@ -22,6 +22,10 @@ def faults(match: str, output: str = "x", **more: object) -> list[str]:
         ("(.*)@example.org", "unescaped '.'"),
         ("(a*)*b", "repetition"),
         ("(a?b*)*", "repetition"),
+        ("((a*))*b", "repetition"),
+        ("((a)(b*)c)*d", "repetition"),
+        ("((ab)*c)*", "repetition"),
+        ("(x(y|z*))*", "repetition"),
     ],
 )
 def test_I4_doubtful_rules(match: str, word: str) -> None:
@@ -30,7 +34,8 @@ def test_I4_doubtful_rules(match: str, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "match", ["(.*)@example\\.org", "(alice|bob)@x", "a\\|b", "(.?)x", "plain", "\\(a\\)\\*"]
+    "match", ["(.*)@example\\.org", "(alice|bob)@x", "a\\|b", "(.?)x", "plain", "\\(a\\)\\*",
+              "((a)(b))*c", "(a)*(b)*", "(?:ab)*", "(a\\*)*", "((a*)b)?"]
 )
 def test_I4_good_rules(match: str) -> None:
     assert faults(match) == []

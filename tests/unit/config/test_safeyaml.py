@@ -36,8 +36,8 @@ def laughs(levels: int) -> str:
         ("- a\n", "f: is no mapping"),
         ("1: a\n", "f: is no mapping"),
         ("a: &x [*x]\n", "f:1: an alias that contains itself"),
-        ("a: " + "[" * 900, "f:1: nested too deeply"),
-        ("a: " + "[" * 200_000, "f:1: "),  # by us, or by libyaml itself
+        ("a: " + "[" * 200_000, " nest"),  # newer libyaml has a limit of its own
+        ("a: " + "[" * 80, "f:1: nested too deeply"),
         ("".join(" " * n + "a:\n" for n in range(100)), "f:65: nested too deeply"),
         ("a: [" + "1," * 30_000 + "]", "f:1: more than 20000 values"),
         (laughs(9), "more than 20000 values"),

@@ -114,7 +114,8 @@ def test_what_a_template_includes_is_compiled_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("match", "told"),
-    [("(.*", "missing )"), ("a*?", "Invalid ?"), ("\\d", "Invalid \\"), ("*a", "leading wildcard")],
+    [("(.*", "missing )"), ("a*?", "Invalid ?"), ("\\d", "Invalid \\"), ("*a", "leading wildcard"),
+     ("a\\", "missing )")],
 )
 def test_rules_are_in_the_librarys_language(match: str, told: str) -> None:
     rules = [MAPPING[0]["mappings"][0], {"source": "{email}", "match": match, "output": "{0}"}]
