@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,9 +105,11 @@ def map_identities(
     """Try the documents in order; the first that maps any identity wins.
 
     Raises MappingError with a text for the log. A mapper that fails is logged and the
-    next one is tried; an expression that does not come to an end fails the start.
+    next one is tried; expressions that do not come to an end, each or together, fail the
+    start.
     """
     candidates: Candidates = []
+    left = EXPRESSION_TIMEOUT
     for number, document in enumerate(documents, start=1):
         kind = str(document.get("DATA_TYPE", "")).partition("#")[0]
         try:
@@ -115,10 +118,12 @@ def map_identities(
             else:
                 import globus_identity_mapping.mappers.expression  # noqa: F401  (not bounded)
 
-                with bounded(EXPRESSION_TIMEOUT, "an expression mapping"):
+                before = time.process_time()
+                with bounded(max(left, 0.01), "an expression mapping"):
                     hits = map_expression(document, identities)
-        except TimeoutError as e:
-            raise MappingError(f"(TimeoutError) {e}") from None
+                left -= time.process_time() - before
+        except (TimeoutError, MemoryError, RecursionError) as e:
+            raise MappingError(f"({type(e).__name__}) {e}") from None
         except Exception as e:
             log.warning(
                 "Identity mapper %d of %d (%s) failed -- (%s) %s",

@@ -10,6 +10,8 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
@@ -20,18 +22,64 @@ _PLAIN = re.compile(r"[\w/][\w/.@+-]*(?: [\w/.@+-]+)*", re.ASCII)
 _ACTIVE = re.compile(r"[^A-Za-z0-9_@%+=:,./\-\x80-\U0010ffff]")
 
 
+@dataclass(frozen=True)
+class Span:
+    """Where in a text a quoted value stands, and whose it is."""
+
+    start: int
+    end: int
+    path: str
+
+
+class Placed(str):
+    """Text that knows which parts of it are quoted values, for as long as it is only joined.
+
+    What a filter makes of it is plain text again.
+    """
+
+    spans: tuple[Span, ...] = ()
+
+    def __str__(self) -> str:
+        return self
+
+
+def join(parts: Iterable[str]) -> Placed:
+    """The parts as one text that knows its quoted values."""
+    texts, spans, at = [], [], 0
+    for part in parts:
+        if isinstance(part, Placed):
+            spans += [Span(at + s.start, at + s.end, s.path) for s in part.spans]
+        texts.append(part)
+        at += len(part)
+    whole = Placed("".join(texts))
+    whole.spans = tuple(spans)
+    return whole
+
+
+def _place(quoted: str, path: str) -> Placed:
+    placed = Placed(quoted)
+    placed.spans = (Span(0, len(quoted), path),)
+    return placed
+
+
 class _Mapping(dict[str, Any]):
     """A dict that a template may print: as a YAML flow mapping with its values quoted."""
 
     def __str__(self) -> str:
-        return "{" + ", ".join(f"{json.dumps(k)}: {_text(v)}" for k, v in self.items()) + "}"
+        parts: list[str] = []
+        for key, value in self.items():
+            parts += [", " if parts else "{", quote(str(key)), ": ", _text(value)]
+        return join([*parts, "}" if parts else "{}"])
 
     __repr__ = __str__
 
 
 class _Sequence(list[Any]):
     def __str__(self) -> str:
-        return "[" + ", ".join(_text(v) for v in self) + "]"
+        parts: list[str] = []
+        for value in self:
+            parts += [", " if parts else "[", _text(value)]
+        return join([*parts, "]" if parts else "[]"])
 
     __repr__ = __str__
 
@@ -48,7 +96,18 @@ class _Float(float):
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return quote(value) if type(value) is str else str(printable(value))
+
+
+def printable(value: Any) -> Any:
+    """What a template prints, for Jinja's ``finalize``: lists and mappings of its own, too."""
+    if isinstance(value, (list, tuple)):
+        return value if isinstance(value, _Sequence) else _Sequence(value)
+    if isinstance(value, dict):
+        return value if isinstance(value, _Mapping) else _Mapping(value)
+    return value
 
 
 def quote(text: str) -> str:
@@ -70,7 +129,7 @@ def sanitize(value: Any, path: str) -> Any:
         return _Sequence(sanitize(v, f"{path}[{i}]") for i, v in enumerate(value))
     if isinstance(value, str):
         try:
-            return quote(value)
+            return _place(quote(value), path)
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from None
     if value is None:
@@ -99,7 +158,8 @@ def shell_escape(value: Any) -> Any:
         return value
     if _SURROGATE.search(inner):
         raise ValueError("a string holds a lone surrogate")
-    return '"' + "".join(map(_inert, shlex.quote(inner))) + '"'
+    path = value.spans[0].path if isinstance(value, Placed) and value.spans else "shell_escape"
+    return _place('"' + "".join(map(_inert, shlex.quote(inner))) + '"', path)
 
 
 def _inert(character: str) -> str:
@@ -113,7 +173,9 @@ class _Shown(str):
 
     def __str__(self) -> str:
         text = str.__str__(self)
-        return text if _PLAIN.fullmatch(text) else quote(_SURROGATE.sub("\ufffd", text))
+        if _PLAIN.fullmatch(text):
+            return text
+        return _place(quote(_SURROGATE.sub("\ufffd", text)), "mapped_identity")
 
 
 def shown(value: Any) -> Any:

@@ -14,9 +14,10 @@ from typing import Any
 from mepd.config import safeyaml, uepconfig
 from mepd.config.settings import EndpointSnapshot
 from mepd.errors import ConfigError
+from mepd.launch import placing
 from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
-from mepd.launch.quoting import sanitize, shell_escape, shown
+from mepd.launch.quoting import Span, sanitize, shown
 from mepd.model import Stage
 
 RESERVED = ("parent_config", "user_runtime", "mapped_identity", "_GC")
@@ -59,28 +60,26 @@ def render(
     options: Mapping[str, Any],
     runtime: Mapping[str, Any],
     identity: Mapping[str, Any],
-) -> str:
-    """The YAML text of the UEP's configuration. Raises ValueError or a Jinja error."""
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+) -> tuple[str, tuple[Span, ...]]:
+    """The YAML text of the UEP's configuration, and where in it the user's values stand.
+
+    Raises ValueError or a Jinja error.
+    """
+    from mepd.launch import templating  # Jinja is of no use before
 
     check_names(options)
     validate(options, snapshot.schema)
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(snapshot.includes)
-    )
-    environment.filters["shell_escape"] = shell_escape
     reserved = {
         "parent_config": snapshot.config,
         "user_runtime": sanitize(dict(runtime), "user_runtime"),
         "mapped_identity": shown(identity),
     }
     variables = {k: sanitize(v, k) for k, v in options.items()}
-    template = environment.from_string(snapshot.template)
-    text = template.render({**variables, **reserved, "_GC": {**reserved, "env": {}}})
+    variables |= {**reserved, "_GC": {**reserved, "env": {}}}
+    text = templating.render(snapshot.template, snapshot.includes, variables)
     if len(text) > RENDERED_MAX:
         raise ValueError(f"the rendered configuration exceeds {RENDERED_MAX} characters")
-    return text
+    return str.__str__(text), text.spans
 
 
 def parse(text: str, own_uep: bool) -> dict[str, Any]:
@@ -110,8 +109,10 @@ def configuration(
     """Text and parsed form of the UEP's configuration. Raises StageError (TEMPLATE)."""
     try:
         with bounded(timeout, "rendering"):
-            text = render(snapshot, options, runtime, identity)
-            return text, parse(text, snapshot.runs_own_uep)
+            text, spans = render(snapshot, options, runtime, identity)
+            config = parse(text, snapshot.runs_own_uep)
+            placing.check(text, spans)
+            return text, config
     except (MemoryError, RecursionError) as e:
         detail = f"({type(e).__name__}) the template or its options are too large"
         raise StageError(Stage.TEMPLATE, detail, detail) from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mepd.config.launchplan import LaunchPlan
 from mepd.launch import mapping, policy
+from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
 from mepd.model import Stage, StartRequest
 from mepd.posix import accounts
@@ -73,7 +74,11 @@ def find_name(plan: LaunchPlan) -> mapping.MappedIdentity:
 def find_account(name: str, plan: LaunchPlan) -> Account:
     """The account of a mapped name, if it may run a UEP. Raises StageError (PREPARE)."""
     request = plan.request
-    refusal = policy.name_refusal(name, plan.policy)
+    try:
+        with bounded(mapping.EXPRESSION_TIMEOUT, "mapped_name_pattern"):
+            refusal = policy.name_refusal(name, plan.policy)
+    except TimeoutError as e:
+        refusal = str(e)
     if refusal:
         raise _refuse(refusal, request)
     try:

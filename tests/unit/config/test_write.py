@@ -77,7 +77,7 @@ def test_the_template_gives_a_user_endpoint_its_configuration(
 ) -> None:
     folder = write.configure(tmp_path, "a").config.parent
     snapshot = endpoint.parse_files("a", folder, endpoint.read_files(folder))
-    config = uepconfig.parse(render.render(snapshot, options, {}, {}))
+    config = uepconfig.parse(render.render(snapshot, options, {}, {})[0])
     spec = config.engine.parsl
     assert spec is not None and spec.type == "GlobusComputeEngine" and spec.provider is not None
     assert spec.provider.type == "LocalProvider" and spec.address == "127.0.0.1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from typing import Any
 
 import pytest
@@ -136,18 +137,72 @@ def test_reference_has_every_kind_of_rule() -> None:
     assert idle in ([], ["x\\*"])
 
 
-@pytest.mark.parametrize(
-    ("match", "value"),
-    [
-        ("(.*).(.*).(.*)@(.*)example.org", "a." * 1800),
-        ("(a*)*b", "a" * 3600),
-        ("(a|a)*b", "a" * 40),
-        ("(x*x*)*y", "x" * 60),
-    ],
-)
+ENDLESS = [
+    ("(.*).(.*).(.*)@(.*)example.org", "a." * 1800),
+    ("(.*)\\.(.*)\\.(.*)@example\\.org", "a." * 1800),
+    ("(a*)*b", "a" * 3600),
+    ("((a*))*b", "a" * 3600),
+    ("(a?a?)*b", "a" * 60),
+    ("(a|a)*b", "a" * 40),
+    ("(a|.)*b", "a" * 60),
+    ("(x*x*)*y", "x" * 60),
+    ("a*a*a*a*b", "a" * 3600),
+    ("(.*)(.*)(.*)(.*)b\\.", "a" * 3600),
+]
+
+
+@pytest.mark.parametrize(("match", "value"), ENDLESS)
 def test_I5_an_expression_without_end_fails_the_start(
     match: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapping, "EXPRESSION_TIMEOUT", 0.3)
+    before = time.process_time()
     with pytest.raises(mapping.MappingError):
         mapping.map_identities([rule(match), rule("(.*)", "next")], [who(value)], "ep", 5.0)
+    assert time.process_time() - before < 1.5
+
+
+def test_I5_many_slow_expressions_are_one_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "EXPRESSION_TIMEOUT", 0.5)
+    slow = [rule("(aa|a)*b")] * 500  # each takes some milliseconds
+    before = time.process_time()
+    with pytest.raises(mapping.MappingError, match="longer than"):
+        mapping.map_identities([*slow, rule("(.*)", "next")], [who("a" * 26)], "ep", 5.0)
+    assert time.process_time() - before < 2.5
+
+
+_FIELDS = st.sampled_from(["id", "username", "email", "status", "name", "sub", "0", "x"])
+_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | (
+    st.sampled_from(["used", "private", ME, "a@example.org", "{0}", "{id}", "\\", "\ud800"])
+)  # fmt: skip
+_TEMPLATES = st.lists(
+    st.sampled_from(["{username}", "{0}", "{1}", "{id}", "{}", "{", "}", "\\", "a", "é"]),
+    max_size=4,
+).map("".join)  # fmt: skip
+_MATCHES = st.lists(
+    st.sampled_from([*"ab.*?|()\\^$+[]{}@é", "(.*)", "(?i)", "(?:", "\\1", "\\."]), max_size=8
+).map("".join)  # fmt: skip
+
+
+@pytest.mark.figures
+@settings(max_examples=figure(300, 20_000), deadline=None)
+@given(
+    st.lists(st.dictionaries(_FIELDS, _VALUES, max_size=6), max_size=4),
+    st.lists(st.tuples(_MATCHES, _TEMPLATES, _TEMPLATES, st.booleans(), st.booleans()),
+             min_size=1, max_size=3),
+)  # fmt: skip
+def test_any_identities_by_any_rules(
+    identities: list[dict[str, Any]], rules: list[tuple[str, str, str, bool, bool]]
+) -> None:
+    """A name for one of the identities, or a MappingError; never one that is not in use."""
+    documents = [
+        rule(match, output, source, literal=literal, ignore_case=ignore_case)
+        for match, source, output, literal, ignore_case in rules
+    ]
+    try:
+        found = mapping.map_identities(documents, identities, "ep", 5.0)
+    except mapping.MappingError:
+        return
+    assert isinstance(found.name, str)
+    by_id = [i for i in identities if i.get("id") == found.identity_id]
+    assert any(i.get("status") in ("used", "private") for i in by_id)

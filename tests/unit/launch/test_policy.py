@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mepd.config.launchplan import AccountPolicy
+from mepd.launch import mapping, resolve
+from mepd.launch.failure import StageError
 from mepd.launch.policy import account_refusal, group_refusal, name_refusal
+from mepd.model import StartRequest
 from mepd.posix.accounts import Account
 
 POLICY = AccountPolicy(min_uid=1000, deny_users=("mallory",), forbidden_uids=(0, 1500))
@@ -90,3 +96,16 @@ def test_allow_groups() -> None:
     assert group_refusal("harper", [1001, 60], only) is None
     assert "allow_groups" in (group_refusal("harper", [1001, 61], only) or "")
     assert group_refusal("harper", [], POLICY) is None
+
+
+def test_I5_a_pattern_for_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``mapped_name_pattern`` is an expression, too."""
+    monkeypatch.setattr(mapping, "EXPRESSION_TIMEOUT", 0.2)
+    request = StartRequest(
+        name="uep", mep_id="m", uep_id="u", effective_identity="e", username="x", identity_set=(),
+        timestamp=0, amqp_creds={}, user_opts={}, user_runtime={},
+    )  # fmt: skip
+    policy = AccountPolicy(name_pattern="([a-z]+)*")
+    plan: Any = SimpleNamespace(request=request, policy=policy)
+    with pytest.raises(StageError, match="mapped_name_pattern took longer"):
+        resolve.find_account("a" * 60 + "-", plan)
