@@ -145,13 +145,17 @@ def _audit_log(config: ConfigYaml, directory: Path) -> Path | None:
     return None if name is None else directory / name
 
 
-def _includes(files: Mapping[str, str], *others: str | None) -> dict[str, str]:
-    """What templates may include: nothing that is not for users, and no ``others``."""
-    private = (CONFIG, ENVIRONMENT, REGISTRATION, SCHEMA, *others)
+def _includes(
+    files: Mapping[str, str], directory: Path, *others: str | None
+) -> dict[str, str]:
+    """What templates may include: nothing that is not for users, and no ``others``, however
+    config.yaml and the template name them."""
+    names = (CONFIG, ENVIRONMENT, REGISTRATION, SCHEMA, *others)
+    private = {directory / name for name in names if name is not None}
     return {
         name: text
         for name, text in files.items()
-        if name not in private and not name.startswith("/")
+        if directory / name not in private and not name.startswith("/")
     }
 
 
@@ -187,7 +191,9 @@ def parse_files(name: str, directory: Path, files: Mapping[str, str]) -> Endpoin
         mappings=mappings,
         mapping_path=mapping_path,
         environment=_environment(files.get(ENVIRONMENT, ""), str(directory / ENVIRONMENT)),
-        includes=_includes(files, template_name, *(config.file(key) for key in PATH_KEYS)),
+        includes=_includes(
+            files, directory, template_name, *(config.file(key) for key in PATH_KEYS)
+        ),
         display_name=config.text("display_name"),
         pam_enable=pam_enable,
         pam_service=pam_service,

@@ -28,8 +28,11 @@ def read_text(path: Path) -> str | None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)  # a folder cannot be made a file object, not even to be closed
         raise ConfigError("is no regular file", str(path))
-    with os.fdopen(fd, "rb") as f:
-        data = f.read(FILE_MAX + 1) or b""  # a file of the kernel's may have nothing to say yet
+    try:
+        with os.fdopen(fd, "rb") as f:
+            data = f.read(FILE_MAX + 1) or b""  # a file of the kernel's may have none yet
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from None
     if len(data) > FILE_MAX:
         raise ConfigError(f"larger than {FILE_MAX} bytes", str(path))
     try:

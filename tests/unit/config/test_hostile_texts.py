@@ -139,3 +139,10 @@ def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([1]).encode())
     text = textfile.read_text(tmp_path / "map.json")
     assert text is not None and mappingfile.load_json(text, "map.json") == [1]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """As of a disk that fails: open(2) works, and read(2) does not."""
+    (tmp_path / "map.json").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error: '.*/map.json'"):
+        textfile.read_text(tmp_path / "map.json")

@@ -40,9 +40,11 @@ def test_what_a_template_names_whatever_it_is_called(folder: Path) -> None:
     assert included(folder) == {"a.j2", "base.html", "m/macros", "m/more.txt"}
 
 
-def test_nothing_that_is_not_for_users(folder: Path) -> None:
+@pytest.mark.parametrize("named", ["map.json", "{folder}/map.json", "./sub/../map.json"])
+def test_nothing_that_is_not_for_users(folder: Path, named: str) -> None:
     names = ["config.yaml", "user_environment.yaml", "endpoint.json", "map.json", "../out.j2"]
-    (folder / "config.yaml").write_text("identity_mapping_config_path: map.json\n")
+    named = named.format(folder=folder)
+    (folder / "config.yaml").write_text(f"identity_mapping_config_path: {named}\n")
     (folder / "map.json").write_text("[]")
     (folder / "user_environment.yaml").write_text("A: b")
     (folder.parent / "out.j2").write_text("")
