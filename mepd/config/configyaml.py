@@ -153,6 +153,8 @@ class ConfigYaml:
             raise self.error("uep_command", "is empty")
         if not all(map(textfile.is_path, words)):
             raise self.error("uep_command", "holds what no command can")
+        if "/" in words[0] and not words[0].startswith("/"):
+            raise self.error("uep_command", "must be a name or an absolute path")
         if len(words) == 1:
             words = (words[0], *default[1:])
         if not any("{name}" in word for word in words[1:]):

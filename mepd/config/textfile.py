@@ -17,13 +17,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 def read_text(path: Path) -> str | None:
     """The text of a regular file of at most 1 MiB of UTF-8; None if there is no file.
 
-    A byte order mark at its beginning is no part of the text.
+    A link that leads nowhere is no missing file: a schema that was not found for a moment
+    would let everything pass. A byte order mark at the beginning is no part of the text.
 
     Never blocks on a FIFO and opens no device for writing. Raises ConfigError or OSError.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError("is a link to a file that does not exist", str(path)) from None
         return None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)  # a folder cannot be made a file object, not even to be closed

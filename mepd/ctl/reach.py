@@ -60,7 +60,8 @@ def _find(word: str, path: str) -> str:
             return place
     except FileNotFoundError:
         pass
-    places = [word] if "/" in word else [os.path.join(f or ".", word) for f in path.split(":")]
+    folders = [f for f in path.split(":") if f.startswith("/")]
+    places = [word] if "/" in word else [os.path.join(f, word) for f in folders]
     for place in [*places, str(Path(sys.executable).parent / word)]:
         why = _why(place)
         if why != errno.ENOENT:

@@ -15,13 +15,16 @@ def default_path() -> str:
 def find_program(name: str, path: str) -> str:
     """Where a program is, as the caller may execute it: on PATH, else beside this Python.
 
-    The second place lets a site's own PATH leave out mepd's folder. Raises
+    The second place lets a site's own PATH leave out mepd's folder. What PATH has that is no
+    absolute folder is passed over: it would be found below the user's home. Raises
     FileNotFoundError naming PATH.
     """
     if "/" in name:
         return name
     for folder in [*path.split(":"), str(Path(sys.executable).parent)]:
-        candidate = os.path.join(folder or ".", name)
+        if not folder.startswith("/"):
+            continue
+        candidate = os.path.join(folder, name)
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return candidate
     raise FileNotFoundError(f"no executable {name!r} for this user on PATH {path!r}")

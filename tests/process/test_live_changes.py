@@ -226,6 +226,40 @@ def test_an_invalid_change_is_shown_and_not_in_force(mepd: Mepd) -> None:
     assert not any(f["error"] for f in mepd.endpoints()["debug"]["files"])
 
 
+HOSTILE = {
+    "a FIFO": os.mkfifo,
+    "a folder": os.mkdir,
+    "a device": lambda path: os.symlink("/dev/zero", path),
+    "a link to itself": lambda path: os.symlink(path.with_name(path.name.removesuffix("~")), path),
+    "a link to nowhere": lambda path: os.symlink("/nowhere/file", path),
+    "a disk that fails": lambda path: os.symlink("/proc/self/mem", path),
+    "too much": lambda path: path.write_bytes(b" " * (1024 * 1024 + 1)),
+    "white space": lambda path: path.write_bytes(b"[mepd]\na" + b" " * 500_000 + b"{{"),
+    "lines": lambda path: path.write_bytes(b"[mepd]\n" + b"a\n" * 400_000 + b"{{"),
+    "a number": lambda path: path.write_bytes(b"a: " + b"1:" * 400_000 + b"1{{"),
+}
+
+
+@pytest.mark.parametrize("name", ["mepd.conf", "debug/config.yaml", f"debug/{TEMPLATE}"])
+def test_whatever_takes_the_place_of_a_file_is_an_error(mepd: Mepd, name: str) -> None:
+    """The master answers all the while, and goes on with what it had."""
+    path = mepd.dir / name
+    good = path.read_bytes()
+    endpoint = "debug" if name.startswith("debug") else ""
+    for what, make in HOSTILE.items():
+        new = path.with_name(path.name + "~")
+        make(new)
+        if what == "a folder":
+            path.unlink()
+        new.rename(path)
+        error = mepd.refused(path.name, endpoint)
+        assert path.name in error and len(error) < 2100, (what, error)
+        path.rmdir() if what == "a folder" else path.unlink()
+        path.write_bytes(good)
+        wait_for(lambda: not mepd.file(path.name, endpoint).get("error"), SOON, f"no {what}")
+    assert "unexpected error" not in mepd.log() and "Traceback" not in mepd.log()
+
+
 @needs_root
 def test_D8_a_file_that_others_can_write_is_not_taken_over(mepd: Mepd) -> None:
     template = mepd.dir / "debug" / TEMPLATE

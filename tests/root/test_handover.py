@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,36 @@ def test_a_program_that_is_not_there(
     assert "no-such-program" in outcome.failed.reason
     assert "no-such-program" not in outcome.failed.public or "PATH" not in outcome.failed.public
     assert (outcome.session is not None) is pam
+
+
+@pytest.mark.parametrize("path", [".", "", ":", ":/usr/bin", "/nowhere::", "bin:/usr/bin"])
+def test_no_program_of_the_users_own_stands_in(harper: User, path: str) -> None:
+    """A start begins in the user's home: what PATH finds there is not the site's program."""
+    home = Path(pwd.getpwnam(harper.name).pw_dir)
+    for program in (home / "stand-in", home / "bin/stand-in"):
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\nexit 0\n")
+        program.chmod(0o755)
+    outcome = fails(harper, ("stand-in", "{name}"), environment={"PATH": path})
+    assert outcome.failed is not None and outcome.failed.stage == "EXEC"
+    assert "no executable 'stand-in' for this user" in outcome.failed.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("", 0o755), ("#!/no/such\n", 0o755), ("#!/bin/sh\r\n", 0o755), ("\x7fELF", 0o755),
+     ("x", 0o644), (None, 0o755)],
+)  # fmt: skip
+def test_a_program_that_cannot_be_executed_is_named(
+    harper: User, tmp_path: Path, text: str | None, mode: int
+) -> None:
+    launching.script(tmp_path, "")  # so that the user reaches the folder
+    program = tmp_path / "program"
+    program.write_text(text) if text is not None else os.mkfifo(program)
+    program.chmod(mode)
+    outcome = fails(harper, (str(program), "{name}"))
+    assert outcome.failed is not None and outcome.code == int(Stage.EXEC)
+    assert str(program) in outcome.failed.reason
 
 
 def test_what_nobody_thought_of_fails_the_start(

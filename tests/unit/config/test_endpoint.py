@@ -156,6 +156,7 @@ def test_pam_block(folder: Path, block: str, expected: tuple[bool, str]) -> None
         ("allowed_functions: a\n", "config.yaml:1: allowed_functions: must be a list"),
         ("uep_command: [x, y]\n", "config.yaml:1: uep_command: must pass {name}"),
         ("uep_command: []\n", "config.yaml:1: uep_command: is empty"),
+        ("uep_command: bin/x\n", "config.yaml:1: uep_command: must be a name or an absolute path"),
         ("pam: {enabled: true}\n", "config.yaml:1: pam: unknown key 'enabled'"),
         ("pam: {service_name: ../x}\n", "config.yaml:1: pam: service_name must be the name"),
         ("identity_mapping_config_path: /none/map.json\n", "identity_mapping_config_path:"

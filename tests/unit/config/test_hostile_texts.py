@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mepd.config import ini, mappingfile, safeyaml, textfile
+from mepd.config import endpoint, ini, mappingfile, safeyaml, textfile
 from mepd.errors import ConfigError
 from tests.figures import figure
 
@@ -146,3 +146,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "map.json").symlink_to("/proc/self/mem")
     with pytest.raises(OSError, match="Input/output error: '.*/map.json'"):
         textfile.read_text(tmp_path / "map.json")
+
+
+def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path) -> None:
+    """Without its schema an endpoint would take any option."""
+    (tmp_path / "user_config_template.yaml.j2").write_text("engine: {}")
+    (tmp_path / "config.yaml").write_text("")
+    schema = tmp_path / "user_config_schema.json"
+    assert "user_config_schema.json" not in endpoint.read_files(tmp_path)
+    schema.symlink_to("..data/schema.json")
+    with pytest.raises(ConfigError, match="schema.json: is a link to a file that does not exist"):
+        endpoint.read_files(tmp_path)
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data/schema.json").write_text("{}")
+    assert endpoint.read_files(tmp_path)["user_config_schema.json"] == "{}"
