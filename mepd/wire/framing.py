@@ -24,13 +24,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, strict: bool = True) -> Any:
     """Parse strict JSON (RFC 8259): no NaN, no Infinity.
 
+    Without ``strict`` these are numbers, for who looks for them to say where they are.
     Raises WireError with a short text that quotes nothing of the data.
     """
     try:
-        return _loads(data, parse_constant=_refuse_constant)
+        return _loads(data, parse_constant=_refuse_constant if strict else None)
     except RecursionError:
         raise WireError("JSON is nested too deeply") from None
     except UnicodeDecodeError as e:

@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a list": (b"[]", "no object"),
     "a number": (b"1", "no object"),
     "null": (b"null", "no object"),
-    "NaN": (b'{"command": NaN}', "not JSON"),
+    "NaN": (b'{"command": NaN}', "unknown command"),
     "an integer of 5,000 digits": (b'{"command": ' + b"9" * 5000 + b"}", "not JSON"),
     "command null": (change("command", to=None), "command"),
     "command of another kind": (change("command", to="cmd_stop_endpoint"), "command"),
