@@ -16,7 +16,7 @@ SUFFIXES = (".j2", ".jinja", ".jinja2", ".yaml", ".yml")
 FILES_MAX = 64
 _DEPTH_MAX = 3
 _ENTRIES_MAX = 4096
-_TAG = re.compile(r"\{%[-+]?\s*(?:include|extends|import|from)\b(.*?)%\}", re.DOTALL)
+_TAG = re.compile(r"\{%[-+]?\s*(?:include|extends|import|from)\b")
 _QUOTED = re.compile(r"'([^'\n]{1,255})'|\"([^\"\n]{1,255})\"")
 
 
@@ -43,10 +43,21 @@ def _walk(directory: Path, below: Path, depth: int) -> Iterator[str]:
             yield from _walk(directory, below / name, depth - 1)
 
 
+def _tags(text: str) -> Iterator[str]:
+    """What the tags that name files hold; each character is looked at once."""
+    tag = _TAG.search(text)
+    while tag:
+        end = text.find("%}", tag.end())
+        if end < 0:
+            return
+        yield text[tag.end() : end]
+        tag = _TAG.search(text, end)
+
+
 def named(text: str) -> list[str]:
     """The names that a template's include, extends, import and from tags quote, if they
     stay below the folder."""
-    found = [a or b for tag in _TAG.findall(text) for a, b in _QUOTED.findall(tag)]
+    found = [a or b for tag in _tags(text) for a, b in _QUOTED.findall(tag)]
     return [n for n in found if n == os.path.normpath(n) and not n.startswith(("/", ".."))]
 
 

@@ -10,7 +10,7 @@ from mepd.config.mappingfile import EXPRESSION
 
 _ESCAPED = re.compile(r"\\.")
 _BARE_DOT = re.compile(r"\.(?![*?])")
-_FIELD = re.compile(r"\{([^}]*)\}")
+_FIELD = re.compile(r"\{([^{}]*)\}")
 _GROUP = re.compile(r"\((?!\?)")
 
 

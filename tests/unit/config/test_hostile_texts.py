@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mepd.config import endpoint, ini, mappingfile, safeyaml, textfile
+from mepd.config import (
+    endpoint,
+    includes,
+    ini,
+    mappingfile,
+    mappinglint,
+    safeyaml,
+    templatelint,
+    textfile,
+)
 from mepd.errors import ConfigError
 from tests.figures import figure
 
@@ -146,6 +155,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "map.json").symlink_to("/proc/self/mem")
     with pytest.raises(OSError, match="Input/output error: '.*/map.json'"):
         textfile.read_text(tmp_path / "map.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% include " * 90_000, "{% include '" * 80_000, "{% from '" * 100_000 + "%}",
+        "{%" * 500_000,
+        "worker_init: " + "{{ '" * 200_000, "worker_init: {{" + "'\\" * 300_000 + "}}",
+        "worker_init: {{" + " is" * 300_000 + "}}", "worker_init" + " " * 900_000 + "x",
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_template_is_looked_through_at_once(text: str) -> None:
+    """By the master, for what it includes; and for what deserves a warning."""
+    assert all(len(name) < 256 for name in includes.named(text))
+    assert len(templatelint.lint({"t.j2": text})) < 2
+
+
+@pytest.mark.parametrize("text", ["(" * 300_000, "(a*" * 150_000 + ")*" * 150_000, "{" * 900_000])
+def test_rules_are_looked_through_at_once(text: str) -> None:
+    rule = {"source": "x", "match": text, "output": text}
+    mappinglint.lint([{"DATA_TYPE": mappingfile.EXPRESSION, "mappings": [rule]}])
 
 
 def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path) -> None:
