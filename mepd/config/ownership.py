@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mepd.config.settings import EndpointSnapshot, Settings
@@ -93,9 +93,36 @@ def settings_paths(settings: Settings) -> tuple[Path, ...]:
 
 
 def endpoint_paths(snapshot: EndpointSnapshot, files: Iterable[str]) -> tuple[Path, ...]:
-    """An endpoint's files, as ``read_files`` names them, and its mappers' commands."""
-    commands = (d["command"][0] for d in snapshot.mappings or () if "command" in d)
-    return (*(snapshot.directory / name for name in files), *map(Path, commands))
+    """An endpoint's files, as ``read_files`` names them, and what its mappers run."""
+    commands = (d["command"] for d in snapshot.mappings or () if "command" in d)
+    programs = (path for command in commands for path in _programs(command))
+    return (*(snapshot.directory / name for name in files), *programs)
+
+
+def _programs(command: Sequence[str]) -> Iterator[Path]:
+    """A command's program, the one that a script names in its first line, and the files
+    among its words, of which one may be the script that an interpreter runs."""
+    yield Path(command[0])
+    interpreter = _interpreter(command[0])
+    if interpreter.startswith("/"):
+        yield Path(interpreter)
+    yield from (Path(w) for w in command[1:] if w.startswith("/") and os.path.isfile(w))
+
+
+def _interpreter(program: str) -> str:
+    """What a script's first line names; '' for anything else."""
+    try:
+        fd = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        first = os.read(fd, 256)
+    except OSError:  # a folder
+        return ""
+    finally:
+        os.close(fd)
+    words = first.split(b"\n")[0][2:].split() if first.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
 
 
 def code_paths(package: Path, search: Iterable[str], executable: str) -> tuple[Path, ...]:

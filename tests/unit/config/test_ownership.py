@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from mepd.config import ini
-from mepd.config.ownership import check_ownership, code_paths, settings_paths
+from mepd.config.endpoint import parse_files
+from mepd.config.ownership import (
+    _programs,
+    check_ownership,
+    code_paths,
+    endpoint_paths,
+    settings_paths,
+)
 from mepd.errors import ConfigError
 
 ME = os.geteuid()
@@ -105,3 +113,53 @@ def test_paths_of_the_settings(conf: Path) -> None:
         "[service]\ncredentials=c.json\n[program:a]\ncommand=/bin/a b\n[program:b]\ncommand=b\n"
     )
     assert settings_paths(ini.load(conf)) == (conf, conf.parent / "c.json", Path("/bin/a"))
+
+
+def test_I4_D8_what_a_mapper_runs(tmp_path: Path) -> None:
+    """Not only the command itself: the script of an interpreter, and that of a script."""
+    script = tmp_path / "mapper.py"
+    script.write_text("#!/bin/sh\n")
+    data = tmp_path / "data"
+    data.mkdir(mode=0o777)
+    data.chmod(0o777)
+    kind = "external_identity_mapping#1.0.0"
+
+    def check(*command: str) -> None:
+        (tmp_path / "map.json").write_text(json.dumps([{"DATA_TYPE": kind, "command": command}]))
+        files = {
+            "config.yaml": "identity_mapping_config_path: map.json",
+            "user_config_template.yaml.j2": "", "map.json": (tmp_path / "map.json").read_text(),
+        }  # fmt: skip
+        snapshot = parse_files("x", tmp_path, files)
+        check_ownership(endpoint_paths(snapshot, ["map.json"]))
+
+    for command in ([script], ["/bin/sh", script], ["/bin/sh", "-x", "/none", data, script]):
+        script.chmod(0o755)
+        check(*map(str, command))
+        script.chmod(0o775)
+        with pytest.raises(ConfigError, match="mapper.py: is writable by others"):
+            check(*map(str, command))
+    script.chmod(0o755)
+    interpreter = tmp_path / "interpreter"
+    interpreter.symlink_to("/bin/sh")
+    script.write_text(f"#! {interpreter} -e\n")
+    check(str(script))
+    interpreter.unlink()
+    interpreter.write_bytes(b"")
+    interpreter.chmod(0o757)
+    with pytest.raises(ConfigError, match="interpreter: is writable by others"):
+        check(str(script))
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "a folder", "nothing", "a device"])
+def test_a_mapper_that_is_no_program_holds_nobody_up(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "mapper"
+    if what == "a FIFO":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    elif what == "a device":
+        path.symlink_to("/dev/zero")
+    before = os.listdir("/proc/self/fd")
+    assert list(_programs([str(path)])) == [path]
+    assert os.listdir("/proc/self/fd") == before
