@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import uuid
 from typing import Any
 
 import pytest
 
 from mepd.errors import RequestError
-from mepd.wire import start_request
+from mepd.wire import jsonlimits, start_request
 
 MEP, UEP, WHO = (str(uuid.uuid4()) for _ in range(3))
 INFO = {
@@ -107,3 +108,14 @@ def test_E2_a_message_of_many_values_is_soon_refused(where: str, value: Any, wor
     with pytest.raises(RequestError) as caught:
         start_request.decode(json.dumps(message).encode(), "application/json", 100, 100.0, MEP)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("below", [[1] * 1000, {str(n): n for n in range(1000)}])
+def test_E2_a_long_key_costs_nothing_for_each_value_below_it(below: Any) -> None:
+    """200 MB here, and terabytes for what fits into one message."""
+    tracemalloc.start()
+    try:
+        jsonlimits.check({"k" * 200_000: below}, "body")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
