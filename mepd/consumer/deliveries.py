@@ -33,7 +33,7 @@ class Deliveries:
     again (its channel broke, or this worker died) is refused like any other old one. It is
     not lost by that: its sender is told, and may ask again. What comes again in time is
     passed on; the master knows what it has already begun by the name. What comes again
-    although it was settled is acked, and nothing else.
+    although it was settled is acked, and nothing else, at any age: it may run.
     """
 
     def __init__(
@@ -60,8 +60,11 @@ class Deliveries:
         tag = method.delivery_tag
         self._unsettled.add(tag)
         try:
-            request = self._check(properties, body)
-            self._pass_on(tag, request, fingerprint(properties, body))
+            message = fingerprint(properties, body)
+            if self._replays.is_replay(message, self.generation):
+                self._ignore(tag, self._check(properties, body, properties.timestamp))
+            else:
+                self._pass_on(tag, self._check(properties, body, time.time()), message)
         except RequestError as e:
             self._refuse(tag, str(e), e.amqp_creds)
         except Exception as e:
@@ -69,19 +72,19 @@ class Deliveries:
             _log.exception("endpoint %s: a start request met a fault", self._endpoint)
             self._refuse(tag, f"internal fault ({type(e).__name__})", None)
 
-    def _check(self, properties: Any, body: bytes) -> StartRequest:
+    def _check(self, properties: Any, body: bytes, now: float) -> StartRequest:
         return start_request.decode(
-            body, properties.content_type, properties.timestamp, time.time(), self._endpoint_id
+            body, properties.content_type, properties.timestamp, now, self._endpoint_id
         )
 
+    def _ignore(self, tag: int, request: StartRequest) -> None:
+        _log.warning(
+            "endpoint %s: the start request for %s came again as it was; ignored",
+            self._endpoint, request.name,
+        )  # fmt: skip
+        self.settle(tag)
+
     def _pass_on(self, tag: int, request: StartRequest, message: Fingerprint) -> None:
-        if self._replays.is_replay(message, self.generation):
-            _log.warning(
-                "endpoint %s: the start request for %s came again as it was; ignored",
-                self._endpoint, request.name,
-            )  # fmt: skip
-            self.settle(tag)
-            return
         token = Token(self._endpoint, self.generation, tag)
         try:
             self._outbox.send(

@@ -255,12 +255,16 @@ class EndpointLink:
             self._outbox.send(EndpointOnline(self.serve.name, online, reason))
 
     # --- what the master asks ---------------------------------------------------------
-    def settle(self, token: tokens.Token) -> None:
+    def settle(self, token: tokens.Token, told: bool) -> None:
         """Ack a delivery of the present channel; an older one's token is dead.
 
-        What it stood for comes again, and is known then.
+        What it stood for comes again. It is known then, or if nobody could be ``told`` what
+        became of it, begun anew.
         """
-        self._replays.settled(token)
+        if told:
+            self._replays.settled(token)
+        else:
+            self._replays.forget(token)
         if self._deliveries is None or token.generation != self._deliveries.generation:
             _log.info("endpoint %s: a settled request's channel is gone", self.serve.name)
             return

@@ -77,8 +77,8 @@ class Consumer:
                     self._links[name].drain()
             case DropEndpoint(name=name):
                 self._drop(name)
-            case Settle(token=text):
-                self._settle(text)
+            case Settle():
+                self._settle(message)
             case SendNotice():
                 self._notify(message)
             case Ping():
@@ -106,13 +106,13 @@ class Consumer:
         self._closing -= 1
         self._maybe_end()
 
-    def _settle(self, text: str) -> None:
-        token = tokens.parse(text)
+    def _settle(self, message: Settle) -> None:
+        token = tokens.parse(message.token)
         link = self._links.get(token.endpoint) if token is not None else None
         if token is None or link is None:
             _log.info("nothing to settle for a token of no endpoint here")
             return
-        link.settle(token)
+        link.settle(token, message.told)
 
     def _notify(self, message: SendNotice) -> None:
         def done(failure: str) -> None:

@@ -2,20 +2,26 @@
 
 Whoever can copy a message of the queue could otherwise start a user endpoint again and
 again, within the clock skew that a start request is allowed; and one whose ack was lost
-with its channel would be begun twice.
+with its channel would be begun twice, or refused for its age although it runs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mepd.consumer.tokens import Token
 from mepd.wire.start_request import MAX_SKEW_S
 
+K = TypeVar("K")
+V = TypeVar("V")
+LATE_MAX = 5000
+"""How many requests are known beyond the skew: those whose acks a broker that is away for
+longer may have lost. About a megabyte."""
 _PRUNE_S = 10.0
 
 
@@ -28,13 +34,13 @@ class Fingerprint:
 
 
 def fingerprint(properties: Any, body: bytes) -> Fingerprint:
-    """Of a message with a checked timestamp (AMQP 0-9-1, basic properties)."""
+    """Of any message (AMQP 0-9-1, basic properties); one without a timestamp has 0."""
     told = f"{properties.timestamp}\n{properties.message_id}\n".encode("utf-8", "backslashreplace")
-    return Fingerprint(hashlib.sha256(told + body).digest(), properties.timestamp)
+    return Fingerprint(hashlib.sha256(told + body).digest(), properties.timestamp or 0)
 
 
 class Replays:
-    """Outlives the channels of a link; forgets what is refused for its age anyway.
+    """Outlives the channels of a link; forgets what is old, but for the last LATE_MAX.
 
     What is still open on a channel that broke is no replay when it comes again: the broker
     asks for it to be done.
@@ -63,11 +69,22 @@ class Replays:
         if message is not None:
             self._settled[message.digest] = message.timestamp
 
+    def forget(self, token: Token) -> None:
+        """It came to nothing, and nobody knows."""
+        self._open.pop(token, None)
+
     def _prune(self) -> None:
         now = self._clock()
         if abs(now - self._pruned) < _PRUNE_S:
             return
         self._pruned = now
         oldest = now - MAX_SKEW_S
-        self._settled = {d: at for d, at in self._settled.items() if at >= oldest}
-        self._open = {t: m for t, m in self._open.items() if m.timestamp >= oldest}
+        _trim(self._settled, lambda at: at < oldest)
+        _trim(self._open, lambda message: message.timestamp < oldest)
+
+
+def _trim(known: dict[K, V], old: Callable[[V], bool]) -> None:
+    """Forget the first that are more than LATE_MAX, if they are old."""
+    surplus = itertools.islice(known.items(), max(0, len(known) - LATE_MAX))
+    for key in [key for key, value in surplus if old(value)]:
+        del known[key]

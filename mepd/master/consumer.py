@@ -27,9 +27,10 @@ class ConsumerLink:
         self._numbers = itertools.count(1)
         self._notices: dict[str, tuple[SendNotice, frozenset[str]]] = {}
 
-    def settle(self, tokens: Iterable[str]) -> None:
+    def settle(self, tokens: Iterable[str], told: bool = True) -> None:
+        """Not ``told``: the start failed, and its user could not be told."""
         for token in tokens:
-            self._send(Settle(token))
+            self._send(Settle(token, told))
 
     def notify_failure(
         self, endpoint: str, amqp_creds: dict[str, Any], text: str, tokens: Iterable[str] = ()
@@ -37,7 +38,7 @@ class ConsumerLink:
         """Send a failure notice; the deliveries are settled when it is out (or cannot be)."""
         if len(self._notices) >= _UNSENT_MAX:
             log.error("too many failure notices wait; one is dropped")
-            self.settle(tokens)
+            self.settle(tokens, told=False)
             return
         notice = SendNotice(f"n{next(self._numbers)}", endpoint, text, amqp_creds)
         self._notices[notice.notice_id] = (notice, frozenset(tokens))
@@ -54,7 +55,7 @@ class ConsumerLink:
             return ""
         if not done.sent:
             log.warning("failure notice for endpoint %s not sent: %s", notice.endpoint, done.reason)
-        self.settle(tokens)
+        self.settle(tokens, told=done.sent)
         return notice.endpoint
 
     def lost(self) -> None:

@@ -68,9 +68,14 @@ class DropEndpoint:
 
 @dataclass(frozen=True)
 class Settle:
-    """The outcome of a start request is known: acknowledge its delivery."""
+    """The outcome of a start request is known: acknowledge its delivery.
+
+    Without ``told`` nobody could be told of its failure: if its acknowledgement is lost, too,
+    and it comes again, it is no replay.
+    """
 
     token: str
+    told: bool = True
 
 
 @dataclass(frozen=True)

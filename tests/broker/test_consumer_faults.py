@@ -312,6 +312,49 @@ def test_A7_a_replay_within_the_window_is_one_start(
     still_serves(online, service)
 
 
+def test_A7_one_that_was_settled_is_known_when_it_is_old(
+    online: FakeMaster, service: FakeService
+) -> None:
+    """Its ack may have been lost with a broker that was away for long; it may run."""
+    request, old = service.request(), int(time.time()) - 176
+    service.publish(request, timestamp=old)
+    online.send(Settle(online.next(StartRequested).token))
+    until(lambda: service.kept() == 0)
+    until(lambda: time.time() - old > 181)
+    service.publish(request, timestamp=old)
+    until(lambda: service.kept() == 0)
+    assert "came again as it was" in online.log.read_text()
+    assert not online.all(RequestRefused) and len(online.all(StartRequested)) == 1
+    assert not [r for r in service.reports() if "error" in r.global_state]
+    still_serves(online, service)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_A1_a_start_that_failed_untold_is_begun_anew(
+    rabbit: Rabbit, online: FakeMaster, service: FakeService, told: bool
+) -> None:
+    """The broker dies before its notice is out; what was told is not begun again."""
+    request = service.request()
+    service.publish(request)
+    first = online.next(StartRequested)
+    rabbit.kill()
+    try:
+        online.next(EndpointOnline, online=False)
+        online.send(SendNotice("n1", "debug", "no", request["kwargs"]["amqp_creds"]))
+        assert not online.next(NoticeDone).sent
+        online.send(Settle(first.token, told=told))
+    finally:
+        rabbit.start()
+    online.next(EndpointOnline, online=True, timeout=60)
+    if not told:
+        again = online.next(StartRequested)
+        assert again.request == first.request
+        online.send(Settle(again.token))
+    until(lambda: service.kept() == 0)
+    assert len(online.all(StartRequested)) == 1 + (not told)
+    still_serves(online, service)
+
+
 def test_A3_queue_deleted(online: FakeMaster, service: FakeService) -> None:
     with service.channel() as channel:
         channel.queue_delete(service.command_queue)

@@ -62,13 +62,30 @@ def test_another_request_is_none(clock: Clock, other: Fingerprint) -> None:
     assert not replays.is_replay(other, "a-1")
 
 
-def test_nothing_is_kept_beyond_the_skew(clock: Clock) -> None:
+def test_A7_beyond_the_skew_only_the_last_are_known(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mepd.consumer.replays.LATE_MAX", 10)
     replays = Replays(clock)
     for tag in range(1000):
         token = Token("debug", "a-1", tag)
         replays.handed_over(token, _message(b"%d" % tag))
         if tag % 2:
             replays.settled(token)
-    clock.now += 200
-    replays.handed_over(Token("debug", "a-1", 5000), _message(timestamp=NOW + 200))
-    assert (len(replays._open), len(replays._settled)) == (1, 0)
+    clock.now += 100
+    replays.handed_over(Token("debug", "a-1", 5000), _message(timestamp=NOW + 100))
+    assert (len(replays._open), len(replays._settled)) == (501, 500), "all are within it"
+    clock.now += 100
+    replays.handed_over(Token("debug", "a-1", 5001), _message(timestamp=NOW + 200))
+    assert (len(replays._open), len(replays._settled)) == (11, 10)
+    assert replays.is_replay(_message(b"999"), "a-2")
+    assert not replays.is_replay(_message(b"1"), "a-2")
+
+
+def test_A1_a_failure_that_nobody_was_told_is_no_replay(clock: Clock) -> None:
+    replays, token = Replays(clock), Token("debug", "a-1", 1)
+    replays.handed_over(token, _message())
+    replays.forget(token)
+    assert not replays.is_replay(_message(), "a-1")
+    assert not replays.is_replay(_message(), "a-2")
+    replays.forget(token)

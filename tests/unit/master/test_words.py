@@ -117,7 +117,7 @@ class TestNotices:
         assert isinstance(notice, SendNotice) and link.waits_for("gpu")
         assert not link.waits_for("cpu")
         assert link.notice_done(NoticeDone(notice.notice_id, False, "broker gone")) == "gpu"
-        assert sent[1:] == [Settle("t1")] and not link.waits_for("gpu")
+        assert sent[1:] == [Settle("t1", told=False)] and not link.waits_for("gpu")
         assert "failure notice for endpoint gpu not sent: broker gone" in caplog.text
         assert "canary" not in caplog.text
         assert link.notice_done(NoticeDone(notice.notice_id, True)) == "" and len(sent) == 2
@@ -139,4 +139,4 @@ class TestNotices:
         for number in range(3):
             link.notify_failure("gpu", {}, "x", [f"t{number}"])
         assert [type(m) for m in sent] == [SendNotice, SendNotice, Settle]
-        assert sent[-1] == Settle("t2") and caplog.records[-1].levelno == logging.ERROR
+        assert sent[-1] == Settle("t2", told=False) and caplog.records[-1].levelno == logging.ERROR
