@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Rechecks:
-    """``relaunch`` and ``refuse`` are called with (endpoint, request, tokens): for a UEP that
+    """``once_more`` and ``refuse`` are called with (endpoint, request, tokens): for a UEP that
     ended meanwhile, and for a person who was not mapped again, for an unknown reason."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Rechecks:
         consumer: ConsumerLink,
         history: History,
         endpoint_of: Callable[[str], Endpoint | None],
-        relaunch: Callable[[str, StartRequest, set[str]], None],
+        once_more: Callable[[str, StartRequest, set[str]], None],
         refuse: Callable[[str, StartRequest, set[str]], None],
     ) -> None:
         self._loop = loop
@@ -39,7 +39,7 @@ class Rechecks:
         self._consumer = consumer
         self._history = history
         self._endpoint_of = endpoint_of
-        self._relaunch = relaunch
+        self._once_more = once_more
         self._refuse = refuse
 
     def mapped(self, check: Uep, running: Uep, mapped: Mapped) -> None:
@@ -97,8 +97,8 @@ class Rechecks:
         tokens, check.tokens = check.tokens, set()
         if check.failure is not None:
             self._failed(check, tokens)
-        elif tokens and self._table.get(running.name) is None:
-            self._relaunch(check.endpoint, check.request, tokens)
+        elif tokens and self._table.get(running.name) is not running:
+            self._once_more(check.endpoint, check.request, tokens)
         elif tokens:
             self._refuse(check.endpoint, check.request, tokens)
 

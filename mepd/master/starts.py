@@ -90,7 +90,7 @@ class Starts:
         self._audit = audit
         self._reports = Reports(loop, stopper, self._on_first_report)
         self._rechecks = Rechecks(
-            loop, table, consumer, self._history, endpoint_of, self._relaunch,
+            loop, table, consumer, self._history, endpoint_of, self._once_more,
             self._not_mapped_again,
         )  # fmt: skip
         self.accepting = True
@@ -121,14 +121,24 @@ class Starts:
         if running is None:
             self._start(endpoint, request, {message.token})
         else:
-            self._again(running, endpoint, request, message.token)
+            self._again(running, endpoint, request, {message.token})
 
     def _relaunch(self, endpoint_name: str, request: StartRequest, tokens: set[str]) -> None:
         endpoint = self._endpoint_of(endpoint_name)
         if endpoint is not None and self.accepting and not endpoint.draining:
             self._start(endpoint, request, tokens)
 
-    def _again(self, uep: Uep, endpoint: Endpoint, request: StartRequest, token: str) -> None:
+    def _once_more(self, endpoint_name: str, request: StartRequest, tokens: set[str]) -> None:
+        """The UEP of a request ended while it was mapped; there may be another by now."""
+        endpoint, running = self._endpoint_of(endpoint_name), self._table.get(request.name)
+        if running is None or endpoint is None:
+            self._relaunch(endpoint_name, request, tokens)
+        else:
+            self._again(running, endpoint, request, tokens)
+
+    def _again(
+        self, uep: Uep, endpoint: Endpoint, request: StartRequest, tokens: set[str]
+    ) -> None:
         """A request for a name that exists."""
         if (uep.endpoint, uep.request.effective_identity) != (
             endpoint.name,
@@ -144,11 +154,11 @@ class Starts:
                 username=request.username, identity=request.effective_identity, stage="REFUSED",
                 reason=f"it belongs to identity {uep.request.effective_identity}", public="",
             )  # fmt: skip
-            self._consumer.settle([token])
+            self._consumer.settle(tokens)
         elif uep.state in (UepState.RUNNING, UepState.STOPPING, UepState.STARTING) and uep.uid >= 0:
-            self._launch(endpoint, request, {token}, beside=uep)
+            self._launch(endpoint, request, tokens, beside=uep)
         else:
-            uep.tokens.add(token)
+            uep.tokens |= tokens
 
     def _answer(
         self, request: StartRequest, endpoint: str, text: str, tokens: set[str], reason: str

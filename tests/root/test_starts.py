@@ -153,6 +153,33 @@ def test_two_requests_at_once_start_one(make: Make, harper: User) -> None:
     assert len(h.table) == 1 and h.endpoint.starts == 1
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["another runs", "none"])
+def test_a_uep_that_ends_while_its_person_is_mapped_again(
+    make: Make, harper: User, tmp_path: Path, there: bool
+) -> None:
+    """The request is for the one that is there by then, or for a new one."""
+    h, request = make(), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    quick, gate = h.endpoint.snapshot, tmp_path / "gate"
+    script = tmp_path / "mapper.sh"
+    script.write_text(f"#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.02; done\n")
+    script.chmod(0o755)
+    slow = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(script)]}
+    h.endpoint.snapshot = dataclasses.replace(quick, mappings=(slow, *quick.mappings))
+    tokens = {h.request(request)}
+    h.endpoint.snapshot = quick
+    h.stopper.stop(h.uep(), "test")
+    h.run_until(lambda: not len(h.table))
+    if there:
+        tokens.add(h.request(request))
+        h.run_until(lambda: h.uep().state is UepState.RUNNING)
+    gate.touch()
+    h.run_until(lambda: tokens <= set(h.settled))
+    assert not h.notices and h.uep().state is UepState.RUNNING
+    assert h.endpoint.starts == 2
+
+
 def test_I9_another_identity_is_refused_with_credentials_unchanged(
     make: Make, harper: User, jessie: User, caplog: pytest.LogCaptureFixture
 ) -> None:

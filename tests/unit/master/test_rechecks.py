@@ -25,7 +25,7 @@ class Rig:
         history: Any = SimpleNamespace(note_uep=lambda kind, uep, **more: note((kind.name,)))
         self.rechecks = Rechecks(
             loop, self.table, consumer, history, lambda name: self.endpoint,  # type: ignore
-            lambda e, request, tokens: note(("relaunch", e, sorted(tokens))),
+            lambda e, request, tokens: note(("once more", e, sorted(tokens))),
             lambda e, request, tokens: note(("refuse", e, sorted(tokens))),
         )  # fmt: skip
         self.told: list[Any] = []
@@ -73,13 +73,15 @@ def test_another_accounts_is_not_touched(rig: Rig, caplog: pytest.LogCaptureFixt
     assert rig.calls == [("FAILED",), ("settle", ["t"])] and "maps to u2000" in caplog.text
 
 
-def test_one_that_ended_meanwhile_is_started_anew(rig: Rig) -> None:
+@pytest.mark.parametrize("another", [None, SimpleNamespace(name="uep.a")], ids=["none", "next"])
+def test_one_that_ended_meanwhile_is_asked_for_once_more(rig: Rig, another: Any) -> None:
     rig.rechecks.mapped(rig.check, rig.running, mapped(1000))
     assert not rig.told[0].refresh and rig.running.revive is None
     rig.rechecks.refreshed(rig.check, rig.running)
     assert not rig.calls and rig.check.tokens == {"t"}
+    rig.table["uep.a"] = another
     rig.rechecks.ended(rig.check, rig.running)
-    assert rig.calls == [("relaunch", "gpu", ["t"])]
+    assert rig.calls == [("once more", "gpu", ["t"])]
 
 
 def test_one_that_has_not_reported_yet_answers_for_both(rig: Rig) -> None:
