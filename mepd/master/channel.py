@@ -140,10 +140,10 @@ class Channel:
                 del self._out[:sent]
         except BlockingIOError:
             pass
-        except BrokenPipeError as e:
+        except BrokenPipeError:
             self._out.clear()
             if not self._has_last_words():
-                self._fail(str(e))
+                self._fail("")  # that it has gone breaks no protocol
                 return
         except OSError as e:
             self._fail(str(e))

@@ -14,13 +14,16 @@ class Proxy:
     """Forwards TCP to ``target``, a port of the loopback, from ``port``.
 
     Each piece of ``piece`` bytes takes ``delay`` seconds. Of ``lives`` each is how many
-    bytes one connection carries before it is cut; those after them are not.
+    bytes one connection carries before it is cut, or with ``holds`` stands still, open;
+    those after them are not.
     """
 
     def __init__(
-        self, target: int, piece: int = 65536, delay: float = 0.0, lives: Sequence[int] = ()
-    ) -> None:
+        self, target: int, piece: int = 65536, delay: float = 0.0, lives: Sequence[int] = (),
+        holds: bool = False,
+    ) -> None:  # fmt: skip
         self._target = target
+        self._holds = holds
         self._piece, self._delay, self.lives = piece, delay, list(lives)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -52,7 +55,9 @@ class Proxy:
                         data, left = data[:left], left - len(data)
                         if left < 0:
                             other[sock].sendall(data)
-                            return
+                            if not self._holds:
+                                return
+                            data = b""
                     if sock is near or not self._silent:
                         other[sock].sendall(data)
         except (OSError, ValueError):

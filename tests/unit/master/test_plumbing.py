@@ -117,11 +117,25 @@ def test_a_read_that_fails(peer: Peer, fault: OSError, reason: str) -> None:
     assert len(peer.reasons) == 1 and reason in peer.reasons[0] and not peer.channel.is_open
 
 
-def test_a_write_that_fails_is_its_end(peer: Peer) -> None:
+def test_a_peer_that_has_gone_breaks_no_protocol(peer: Peer) -> None:
     peer.theirs.close()
     peer.channel.send({"a": 1})
+    assert peer.reasons == [""] and not peer.channel.is_open
+
+
+def test_a_write_that_fails_is_its_end(peer: Peer) -> None:
+    real = peer.channel._sock
+    assert real is not None
+
+    def send(data: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    peer.channel._sock = SimpleNamespace(  # type: ignore[assignment]
+        send=send, close=real.close, fileno=real.fileno
+    )
+    peer.channel.send({"a": 1})
     (reason,) = peer.reasons
-    assert "Broken pipe" in reason and not peer.channel.is_open
+    assert "Input/output error" in reason and not peer.channel.is_open
 
 
 def test_last_words_are_heard_after_a_write_that_fails(peer: Peer) -> None:
