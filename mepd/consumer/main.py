@@ -40,6 +40,9 @@ TITLE = "mepd: amqp-consumer"
 STOP_S = 0.9
 """How long a stop waits for last heartbeats and notices under way."""
 
+MASTER_PATIENCE_S = 90.0
+"""How long a master that pings may be silent; it pings every 20 s."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +64,7 @@ class Consumer:
         self._closing = 0
         self._stopping = False
         self._exit_code = os.EX_OK
+        self._patience: Any = None
 
     def run(self) -> int:
         """Serve until the master says Stop or is gone. Returns the exit code."""
@@ -82,9 +86,25 @@ class Consumer:
             case SendNotice():
                 self._notify(message)
             case Ping():
-                self._pipe.send(Pong())
+                self._pinged()
             case Stop():
                 self._stop()
+
+    def _pinged(self) -> None:
+        self._pipe.send(Pong())
+        if self._patience is not None:
+            self._loop.remove_timeout(self._patience)
+        self._patience = self._loop.call_later(MASTER_PATIENCE_S, self._master_is_silent)
+
+    def _master_is_silent(self) -> None:
+        """It is stopped or hangs: what it holds is for another master on the queue, if there
+        is one. When it goes on, it finds this worker gone and starts the next."""
+        _log.critical(
+            "the master has been silent for %.0f s: its start requests go back to the broker",
+            MASTER_PATIENCE_S,
+        )
+        self._exit_code = os.EX_TEMPFAIL
+        self._stop()
 
     def _serve(self, serve: ServeEndpoint) -> None:
         old = self._links.get(serve.name)

@@ -19,6 +19,8 @@ BODY_MAX = 4 * 1024 * 1024
 USER_OPTS_MAX = 64 * 1024
 IDENTITIES_MAX = 256
 CREDS_VALUES_MAX = 4096
+USERNAME_MAX = 4096
+"""Characters: it is kept for lists and records of what runs and what failed."""
 MAX_SKEW_S = 180
 COMMAND = "cmd_start_endpoint"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -82,6 +84,8 @@ def _start_request(message: dict[str, Any], timestamp: int) -> StartRequest:
     if _UUID.fullmatch(effective) is None:
         raise WireError("'globus_effective_identity' is no UUID")
     username = _require(message, "globus_username", str)
+    if len(username) > USERNAME_MAX:
+        raise WireError(f"'globus_username' is longer than {USERNAME_MAX} characters")
     identities = _require(message, "globus_identity_set", list)
     if not identities:
         raise WireError("'globus_identity_set' names no identity")

@@ -27,8 +27,9 @@ PATIENCE_S = 30.0
 TOKEN = "canary-bearer-token"
 _CHILD = """
 import socket, sys
-from mepd.consumer.main import run
-sys.exit(run(socket.socket(fileno=int(sys.argv[1]))))
+from mepd.consumer import main
+PRELUDE
+sys.exit(main.run(socket.socket(fileno=int(sys.argv[1]))))
 """
 
 
@@ -56,13 +57,15 @@ def control(rabbit: Rabbit, *args: str) -> str:
 class FakeMaster:
     """The other end of the worker's socketpair, and the worker's process."""
 
-    def __init__(self, log: Path, reading: bool = True, stderr_fd: int | None = None) -> None:
+    def __init__(
+        self, log: Path, reading: bool = True, stderr_fd: int | None = None, prelude: str = ""
+    ) -> None:
         self.sock, theirs = socket.socketpair()
         self.log = log
         with theirs, log.open("wb") as file:
             stderr = file if stderr_fd is None else stderr_fd
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, str(theirs.fileno())],
+                [sys.executable, "-c", _CHILD.replace("PRELUDE", prelude), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,

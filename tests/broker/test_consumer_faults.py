@@ -19,6 +19,8 @@ from rabbit import Rabbit
 from mepd.wire.worker import (
     EndpointOnline,
     NoticeDone,
+    Ping,
+    Pong,
     RequestRefused,
     SendNotice,
     Settle,
@@ -153,6 +155,40 @@ def test_A4_all_at_once_then_a_good_one(online: FakeMaster, service: FakeService
     still_serves(online, service)
 
 
+RAW = bytes(range(128, 256))
+REFUSED: tuple[dict[str, Any], ...] = (
+    {"content_type": "application/json; charset=utf-8"}, {"content_type": "Application/JSON"},
+    {"content_type": "\x1b[2J\n"}, {"content_type": RAW}, {"content_type": "x" * 255},
+    {"timestamp": 2**63 - 1}, {"timestamp": 2**64 - 1}, {"timestamp": 0},
+)  # fmt: skip
+TAKEN: tuple[dict[str, Any], ...] = (
+    {"headers": {"k" * 255: ["\n\x1b[2J"] * 2000, "": None}}, {"headers": {"x": RAW}},
+    {"content_encoding": "gzip"}, {"content_encoding": RAW}, {"delivery_mode": 1},
+    {"priority": 255}, {"correlation_id": RAW}, {"reply_to": "amq.rabbitmq.nobody"},
+    {"reply_to": "\n\x1b[2J"}, {"expiration": "60000"}, {"message_id": RAW},
+    {"message_id": "\ud800".encode("utf-8", "surrogatepass")}, {"type": RAW}, {"app_id": RAW},
+    {"cluster_id": RAW}, {"type": "\n\x1b[2J"},
+)  # fmt: skip
+
+
+def test_A4_properties_of_any_kind(online: FakeMaster, service: FakeService) -> None:
+    """Those that say what the message is are taken at their word, others are nobody's."""
+    for number, properties in enumerate(REFUSED, 1):
+        service.publish(service.request(), **properties)
+        until(lambda number=number: len(online.all(RequestRefused)) == number)  # type: ignore
+        assert not online.all(StartRequested), properties
+    for properties in TAKEN:
+        request = service.request()
+        service.publish(request, **properties)
+        told = online.next(StartRequested)
+        assert told.request["name"] == request["kwargs"]["name"], properties
+        online.send(Settle(told.token))
+    assert len(online.all(RequestRefused)) == len(REFUSED)
+    assert not online.all(EndpointOnline)[1:], "it was never offline"
+    assert all(line.isprintable() for line in online.log.read_text().splitlines())
+    still_serves(online, service)
+
+
 @pytest.mark.parametrize("value", ODD_HEADERS.values(), ids=ODD_HEADERS)
 def test_A4_headers_that_pika_cannot_decode(
     online: FakeMaster, service: FakeService, value: bytes
@@ -264,6 +300,72 @@ def test_T6_silent_channel_close_is_noticed(
     control(rabbit, "close_all_connections", "as usual again")
     settle_all(master, service)
     still_serves(master, service)
+
+
+def revoke(rabbit: Rabbit, how: str) -> None:
+    """Take from the account ``worker`` what it has, while it is connected."""
+    if how == "deleted":
+        control(rabbit, "delete_user", "worker")
+    elif how == "password":
+        control(rabbit, "change_password", "worker", "another")
+    else:
+        control(rabbit, "set_permissions", "worker", "", "", "")
+    if how != "deleted":
+        control(rabbit, "close_all_connections", "as after a network fault")
+
+
+@pytest.mark.parametrize("how", ["deleted", "password", "permissions"])
+def test_A3_credentials_revoked(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService, how: str
+) -> None:
+    """Each try asks the service for others; what was held comes again."""
+    control(rabbit, "add_user", "worker", "canary-word")
+    control(rabbit, "set_permissions", "worker", ".*", ".*", ".*")
+    good = service.url
+    service.url = rabbit.url("worker", "canary-word")
+    try:
+        master.send(service.serve())
+        master.next(EndpointOnline, online=True)
+        service.publish(service.request())
+        held = master.next(StartRequested)
+        revoke(rabbit, how)
+        until(lambda: "refused" in master.all(EndpointOnline)[-1].reason.lower())
+        assert not master.all(EndpointOnline)[-1].online
+        service.url = good
+        master.next(EndpointOnline, online=True, timeout=60)
+        assert master.next(StartRequested).request == held.request
+        settle_all(master, service)
+        assert "canary" not in master.log.read_text()
+        still_serves(master, service)
+    finally:
+        if how != "deleted":
+            control(rabbit, "delete_user", "worker")
+
+
+def test_A9_a_master_that_stands_still_gives_back_what_it_holds(
+    service: FakeService, tmp_path: Path
+) -> None:
+    """Not one that never pings, nor one that goes on pinging; to whom else listens."""
+    master = FakeMaster(tmp_path / "log", prelude="main.MASTER_PATIENCE_S = 1.5")
+    standby = FakeMaster(tmp_path / "standby", prelude="main.MASTER_PATIENCE_S = 1.5")
+    try:
+        for one in (master, standby):
+            one.send(service.serve())
+            one.next(EndpointOnline, online=True)
+        service.publish(service.request())
+        held = master.next(StartRequested)
+        for _ in range(10):
+            master.send(Ping())
+            time.sleep(0.3)
+        assert master.process.poll() is None and len(master.all(Pong)) == 10
+        assert standby.next(StartRequested).request == held.request
+        assert master.process.wait(10) == 75
+        assert "has been silent" in master.log.read_text()
+        settle_all(standby, service)
+        assert standby.process.poll() is None
+    finally:
+        master.close()
+        standby.close()
 
 
 def test_A9_of_two_masters_one_is_active(
@@ -382,11 +484,21 @@ def test_A3_credentials_refused(
     still_serves(master, service)
 
 
-def test_A3_memory_alarm(rabbit: Rabbit, online: FakeMaster, service: FakeService) -> None:
+ALARMS = {
+    "memory": ("set_vm_memory_high_watermark", "0.00001", "0.4"),
+    "disk": ("set_disk_free_limit", "1000000GB", "50MB"),
+}
+
+
+@pytest.mark.parametrize("kind", ALARMS)
+def test_A3_alarms_of_the_broker(
+    rabbit: Rabbit, online: FakeMaster, service: FakeService, kind: str
+) -> None:
     """Heartbeats wait, starts and acks go on, notices give up in time; then all resumes."""
     service.publish(service.request(), service.request())
     tokens = [online.next(StartRequested).token for _ in range(2)]
-    control(rabbit, "set_vm_memory_high_watermark", "0.00001")
+    command, beyond, usual = ALARMS[kind]
+    control(rabbit, command, beyond)
     try:
         online.send(Settle(tokens[0]))
         online.send(SendNotice("n1", "debug", "no", service.creds(str(uuid.uuid4()))))
@@ -394,7 +506,7 @@ def test_A3_memory_alarm(rabbit: Rabbit, online: FakeMaster, service: FakeServic
         assert not online.next(NoticeDone).sent
         assert not [m for m in online.all(EndpointOnline) if not m.online]
     finally:
-        control(rabbit, "set_vm_memory_high_watermark", "0.4")
+        control(rabbit, command, usual)
     service.reports()
     service.next_report(lambda r: r.global_state == {"heartbeat_period": 0.5})
     assert service.ready_messages() == 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import subprocess
+import signal
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,19 @@ from consumer_fixtures import FakeMaster, FakeService, control, until
 from rabbit import Rabbit
 from tcpproxy import Proxy
 
+from mepd.consumer.broker import CONNECT_TIMEOUT_S
 from mepd.wire.worker import (
     DropEndpoint,
     EndpointOnline,
-    NoticeDone,
-    SendNotice,
     Settle,
     StartRequested,
+    Stop,
 )
 from tests.figures import FULL, figure
 
-HANDSHAKE = 1200
-"""Bytes, both ways, until a start request can come; a little more than there are."""
+OPENED, HANDSHAKE = 900, 1200
+"""Bytes, both ways: some before the connection is open, and some more than there are until
+a start request can come."""
 
 
 def through(rabbit: Rabbit, wire: Proxy) -> str:
@@ -69,3 +69,78 @@ def test_A3_connections_cut_after_any_number_of_bytes(
         assert "Traceback" not in master.log.read_text()
     finally:
         wire.end()
+
+
+@pytest.mark.figures
+def test_A3_connections_that_stand_still(
+    rabbit: Rabbit, master: FakeMaster, request: pytest.FixtureRequest
+) -> None:
+    """Open, and mute from a byte of the handshake on: given up in time. Later than that it
+    is AMQP's heartbeats that tell, in a minute."""
+    chance = random.Random(time.time_ns())
+    held = range(1, HANDSHAKE, 60) if FULL else chance.sample(range(1, OPENED), 4)
+    started = time.monotonic()
+    for life in held:
+        wire = Proxy(rabbit.port, lives=[life], holds=True)
+        request.addfinalizer(wire.end)
+        service = FakeService(rabbit)
+        request.addfinalizer(service.close)
+        service.url = through(rabbit, wire)
+        master.send(service.serve(name=str(life)))
+    for life in held:
+        until(lambda life=life: str(life) in online(master), figure(25, 100))  # type: ignore
+    assert time.monotonic() - started > CONNECT_TIMEOUT_S
+
+
+def online(master: FakeMaster) -> set[str]:
+    return {m.name for m in master.all(EndpointOnline) if m.online}
+
+
+@pytest.mark.figures
+@pytest.mark.parametrize("how", ["stop", "cut", *(["mute", "frozen"] if FULL else [])])
+def test_A9_the_other_takes_over_however_the_first_leaves(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService, tmp_path: Path, how: str
+) -> None:
+    """In order, with its network, or without a sign; what it says afterwards changes nothing."""
+    wire = Proxy(rabbit.port)
+    url, service.url = service.url, through(rabbit, wire)
+    standby = FakeMaster(tmp_path / "standby")
+    try:
+        master.send(service.serve())
+        master.next(EndpointOnline, online=True)
+        service.url = url
+        standby.send(service.serve())
+        standby.next(EndpointOnline, online=True)
+        service.publish(*[service.request() for _ in range(5)])
+        until(lambda: len(master.all(StartRequested)) == 5)
+        first = master.all(StartRequested)
+        master.send(Settle(first[0].token))
+        until(lambda: service.kept() == 4)
+        leave(how, master, wire)
+        until(lambda: len(standby.all(StartRequested)) == 4, 120)
+        assert [m.request for m in standby.all(StartRequested)] == [m.request for m in first[1:]]
+        if how == "frozen":
+            master.process.send_signal(signal.SIGCONT)
+        if how != "stop":
+            for told in first[1:]:
+                master.send(Settle(told.token))
+            until(lambda: len(master.all(EndpointOnline)) >= 2, 60)
+        assert service.kept() == 4
+        for told in standby.all(StartRequested):
+            standby.send(Settle(told.token))
+        until(lambda: service.kept() == 0)
+    finally:
+        standby.close()
+        wire.end()
+
+
+def leave(how: str, master: FakeMaster, wire: Proxy) -> None:
+    if how == "stop":
+        master.send(Stop())
+        assert master.process.wait(10) == 0
+    elif how == "cut":
+        wire.end()
+    elif how == "mute":
+        wire.silence()
+    else:
+        master.process.send_signal(signal.SIGSTOP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from uep_fixtures import (
 
 from mepd.wire.message import Result
 from tests.conftest import require
+from tests.figures import figure
 
 Start = Callable[..., Uep]
 MESSAGE_MAX = 300_000
@@ -85,6 +88,44 @@ def test_broker_restarted_with_a_result_waiting(
     uep.process.terminate()
     assert uep.wait() == 0
     assert service.depth(service.task_queue) == service.depth(service.result_queue) == 0
+
+
+def noted(path: str, n: int) -> int:
+    with open(path, "a") as f:
+        f.write(f"{n}\n")
+    return 2 * n
+
+
+@pytest.mark.figures
+def test_A2_tasks_outlive_restarts_of_the_broker(
+    own_rabbit: Rabbit, service: Service, start: Start, tmp_path: Path
+) -> None:
+    """In order and by SIGKILL: each that the broker had taken runs once and has its value."""
+    uep, notes, chance = start(), tmp_path / "notes", random.Random(time.time_ns())
+    uep.report()
+    ids: dict[str, int] = {}
+    for number in range(figure(2, 20)):
+        service.channel().confirm_delivery()
+        some = range(len(ids), len(ids) + figure(150, 500))
+        ids |= {service.send(noted, str(notes), n): n for n in some}
+        time.sleep(chance.uniform(0, figure(1, 3)))
+        own_rabbit.kill() if number % 2 else own_rabbit.stop()
+        time.sleep(chance.uniform(0, 1))
+        own_rabbit.start()
+    found: set[str] = set()
+
+    def take() -> None:
+        result = service.result(120)  # one whose confirm or ack was lost comes twice
+        assert SERIALIZER.deserialize(result.data) == 2 * ids[result.task_id], result
+        found.add(result.task_id)
+
+    while found != set(ids):
+        take()
+    until(lambda: service.depth(service.task_queue) == 0, "all to be taken again", 120)
+    until(lambda: uep.report().outstanding == 0 and not uep.stored(), "all to be settled", 120)
+    while service.depth(service.result_queue):
+        take()
+    assert sorted(map(int, notes.read_text().split())) == sorted(ids.values())
 
 
 def test_result_of_a_dead_uep_is_sent_by_the_next(

@@ -137,6 +137,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "user_opts integer": (change("kwargs", "user_opts", to={"a": {"b": 2**63}}), "user_opts.a.b"),
     "effective identity null": (change("globus_effective_identity", to=None), "effective"),
     "effective identity no UUID": (change("globus_effective_identity", to="root"), "UUID"),
+    "username too long": (change("globus_username", to="x" * 4097), "username.*longer than 4096"),
     "username a number": (change("globus_username", to=7), "username"),
     "no identity": (change("globus_identity_set", to=[]), "no identity"),
     "identity set null": (change("globus_identity_set", to=None), "identity_set"),
