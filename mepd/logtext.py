@@ -25,6 +25,11 @@ _SECRET_KEY = re.compile(rf"(?:{_TELLING}|amqp_creds|credentials?|queue_info)s?\
 _URL_CREDENTIALS = re.compile(
     r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,20}://)[^\s@]{0,500}@(?:[^\s@]{0,200}@){0,4}", re.I
 )
+# One that was cut off before its @: what stands where the port would, and is none.
+_URL_CUT_OFF = re.compile(
+    r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,20}://)[^\s@/?#:\[\]]{0,200}:"
+    r"(?![/?#\s])(?!\d{1,5}(?:[/?#\s'\"),.;:\]}>\\]|$))[^\s@]{1,500}", re.I
+)  # fmt: skip
 _SCHEMES = r"(?:Bearer|Basic|Digest|Negotiate)\s+"
 _SCHEME = re.compile(rf"\b({_SCHEMES})[A-Za-z0-9._~+/=-]{{6,}}", re.I)
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -44,6 +49,7 @@ _SECRET_FIELD = re.compile(
 def redact(text: str) -> str:
     """Hide credentials by pattern: users of URLs, values of fields with telling names."""
     text = _URL_CREDENTIALS.sub(rf"\1{_HIDDEN}@", text)
+    text = _URL_CUT_OFF.sub(rf"\1{_HIDDEN}", text)
     text = _SECRET_FIELD.sub(rf"\1{_HIDDEN}", text)
     text = _SCHEME.sub(rf"\1{_HIDDEN}", text)
     return _JWT.sub(_HIDDEN, text)

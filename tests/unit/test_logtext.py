@@ -71,6 +71,9 @@ SECRETS = [
     f"amqps://user:{CANARY}@broker:5671/v",
     f"amqp://:{CANARY}@broker",
     f"amqp://user:p@ss/{CANARY}@broker/x",
+    f"unknown command 'amqp://user:{CANARY}'",
+    f"amqp://:12{CANARY}",
+    f"user_opts.amqp://u:{CANARY}[0]: not a finite number",
     f"http://h/p?access_token={CANARY}&x=1",
     f'{{"password": "{CANARY}", "x": 1}}',
     f"{{'broker_password': '{CANARY} with blank'}}",
@@ -107,8 +110,15 @@ def test_O2_by_field(value: Any) -> None:
     assert CANARY not in line("got %r and %s", value, 1)
 
 
-def test_O2_what_is_no_secret_stays() -> None:
-    text = "https://h/p, mail harper@example.org: password refused, 3 tokens"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h/p, mail harper@example.org: password refused, 3 tokens",
+        "amqps://h:5671/v, http://h:80: refused (http://127.0.0.1:8080), 'http://[::1]:80'.",
+        "http://h: refused; http://h:8080",
+    ],
+)
+def test_O2_what_is_no_secret_stays(text: str) -> None:
     assert line("%s", text).endswith(text)
 
 
