@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mepd.master.answered import Answered
+from mepd.model import StartRequest
 from mepd.wire.worker import NoticeDone, SendNotice, Settle
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,19 @@ class ConsumerLink:
         self._send = send
         self._numbers = itertools.count(1)
         self._notices: dict[str, tuple[SendNotice, frozenset[str]]] = {}
+        self._answered = Answered()
+
+    def is_new(self, token: str, request: StartRequest) -> bool:
+        """Whether a delivery is to be begun; one that was answered already is settled."""
+        if self._answered.is_new(token, request):
+            return True
+        self._send(Settle(token))
+        return False
 
     def settle(self, tokens: Iterable[str], told: bool = True) -> None:
         """Not ``told``: the start failed, and its user could not be told."""
         for token in tokens:
+            self._answered.settled(token, told)
             self._send(Settle(token, told))
 
     def notify_failure(
@@ -60,6 +71,7 @@ class ConsumerLink:
 
     def lost(self) -> None:
         """The consumer is gone, and with it every token."""
+        self._answered.lost()
         self._notices = {
             key: (notice, frozenset())
             for key, (notice, tokens) in self._notices.items()

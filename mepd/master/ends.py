@@ -143,6 +143,9 @@ class Ends:
 
     def _tell(self, uep: Uep, public: str) -> None:
         tokens, uep.tokens = uep.tokens, set()
+        if uep.comes_again and not tokens:
+            log.info("The start request for %s comes again", uep.name, extra=uep.about)
+            return  # to be begun anew, and answered then
         creds = (uep.revive or uep.request).amqp_creds
         self._consumer.notify_failure(uep.endpoint, creds, public, tokens)
 

@@ -40,6 +40,7 @@ class Rechecks:
         self._history = history
         self._endpoint_of = endpoint_of
         self._once_more = once_more
+        self.open: set[Uep] = set()
         self._refuse = refuse
 
     def mapped(self, check: Uep, running: Uep, mapped: Mapped) -> None:
@@ -94,6 +95,7 @@ class Rechecks:
     def ended(self, check: Uep, running: Uep) -> None:
         """The launch child is gone; what nobody answered yet is answered here."""
         check.release()
+        self.open.discard(check)
         tokens, check.tokens = check.tokens, set()
         if check.failure is not None:
             self._failed(check, tokens)
@@ -110,6 +112,7 @@ class Rechecks:
             Kind.FAILED, check, stage=failure.stage, code=failure.code, reason=failure.reason,
             public=failure.public, seconds=round(self._loop.clock() - check.started, 3),
         )  # fmt: skip
-        self._consumer.notify_failure(
-            check.endpoint, check.request.amqp_creds, failure.public, tokens
-        )
+        if tokens or not check.comes_again:
+            self._consumer.notify_failure(
+                check.endpoint, check.request.amqp_creds, failure.public, tokens
+            )

@@ -108,6 +108,9 @@ class Starts:
         endpoint = self._endpoint_of(message.endpoint)
         if endpoint is not None and endpoint.held:
             return  # unsettled on purpose: the broker keeps it until the endpoint is started
+        if not self._consumer.is_new(message.token, request):
+            log.info("the start request for %s came again; it has been answered", request.name)
+            return
         if endpoint is None or endpoint.endpoint_id != request.mep_id or endpoint.draining:
             log.error(
                 "start request for %s: endpoint %s is not served", request.name, message.endpoint
@@ -250,6 +253,7 @@ class Starts:
             self._table.add(uep)
             self._reaper.watch(launched.pid, lambda status: self._ends.ended(uep, status))
         else:
+            self._rechecks.open.add(uep)
             self._reaper.watch(launched.pid, lambda _: self._rechecks.ended(uep, beside))
 
     def _too_slow(self, uep: Uep) -> None:
@@ -349,6 +353,13 @@ class Starts:
         uep.timers.clear()
         self._consumer.settle(uep.tokens)
         uep.tokens.clear()
+        uep.comes_again = False
+
+    def consumer_lost(self) -> None:
+        """Every token is dead: the broker gives what is not settled to the next consumer."""
+        for uep in (*self._table, *self._rechecks.open):
+            uep.comes_again = uep.comes_again or bool(uep.tokens)
+            uep.tokens.clear()
 
     def _not_mapped_again(self, endpoint: str, request: StartRequest, tokens: set[str]) -> None:
         self._answer(request, endpoint, _OPAQUE, tokens, "the launch child ended before its word")

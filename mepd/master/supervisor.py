@@ -277,8 +277,7 @@ class Supervisor:
     def _consumer_down(self) -> None:
         """Its tokens are dead; the broker gives its unsettled deliveries to the next one."""
         self.link.lost()
-        for uep in self.table:
-            uep.tokens.clear()
+        self.starts.consumer_lost()
         for endpoint in self.endpoints.values():
             endpoint.registered = False
             self._link_changed(endpoint, False, "amqp-consumer is not running")

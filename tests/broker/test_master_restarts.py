@@ -55,6 +55,37 @@ def test_A1_sigkill_of_the_consumer_loses_and_doubles_nothing(mepd: Mepd) -> Non
 
 
 @pytest.mark.figures
+def test_A1_failed_starts_are_told_once_while_the_consumer_is_killed(mepd: Mepd) -> None:
+    (mepd.folder / "endpoint/map.json").write_text("[]")
+    mepd.start()
+    chance, told = random.Random(time.time_ns()), Counter[str]()
+    names = []
+    for _ in range(figure(6, 200)):
+        if FULL:
+            time.sleep(STABLE_AFTER)
+        requests = [mepd.request() for _ in range(4)]
+        names += [r["kwargs"]["amqp_creds"]["endpoint_id"] for r in requests]
+        mepd.service.publish(*requests)
+        pid = wait_for(mepd.consumer, 20, "a consumer")
+        time.sleep(chance.uniform(0, 0.3))  # the moment is what is tested
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: mepd.consumer() not in (None, pid), 30)  # type: ignore[misc]
+        told.update(failures(mepd))
+    wait_for(lambda: mepd.service.kept() == 0, 30, "every start to be settled")
+    mepd.stop()
+    told.update(failures(mepd))
+    assert set(told) == set(names)
+    # Twice only where the kill comes between the broker's word of a notice and the worker's.
+    twice = [n for n in told.values() if n > 1]
+    assert len(twice) <= len(names) / 10, told.most_common(9)
+
+
+def failures(mepd: Mepd) -> list[str]:
+    """Whose starts are said to have failed, since the last time."""
+    return [r.endpoint_id for r in mepd.service.reports() if "error" in r.global_state]
+
+
+@pytest.mark.figures
 def test_A1_sigkill_of_the_master_loses_nothing(mepd: Mepd) -> None:
     """A start that had not been settled is run by the next master; none runs twice at once."""
     chance = random.Random(2)

@@ -153,6 +153,73 @@ def test_two_requests_at_once_start_one(make: Make, harper: User) -> None:
     assert len(h.table) == 1 and h.endpoint.starts == 1
 
 
+def consumer_dies(h: Harness) -> None:
+    h.link.lost()
+    h.starts.consumer_lost()
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["fails first", "comes again first"])
+def test_A1_a_start_whose_consumer_died_is_answered_once(
+    make: Make, harper: User, tmp_path: Path, late: bool
+) -> None:
+    """The failure is told to whom the delivery comes again for, and not before."""
+    gate = tmp_path / "gate"
+    script = tmp_path / "mapper.sh"
+    script.write_text(f"#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.02; done\n")
+    script.chmod(0o755)
+    mapper = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(script)]}
+    h, request = make(mappings=(mapper,)), ask(harper)
+    h.request(request)
+    consumer_dies(h)
+    again = None if late else h.request(request)
+    gate.touch()
+    h.run_until(lambda: not len(h.table))
+    assert len(h.notices) == (0 if late else 1)
+    again = again or h.request(request)
+    h.run_until(lambda: again in h.settled)
+    assert len(h.notices) == 1 and "failed to map" in h.texts()[0]
+    consumer_dies(h)
+    last = h.request(request)
+    assert last in h.settled and len(h.notices) == 1 and not len(h.table)
+
+
+def test_A1_A7_a_start_that_ran_is_not_run_again_for_the_next_consumer(
+    make: Make, harper: User
+) -> None:
+    h, request = make(), ask(harper)
+    token = h.request(request)
+    h.run_until(lambda: token in h.settled)
+    consumer_dies(h)
+    again = h.request(request)
+    assert again in h.settled and len(h.table) == 1
+    h.stopper.stop(h.uep(), "test")
+    h.run_until(lambda: not len(h.table))
+    consumer_dies(h)
+    last = h.request(request)
+    assert last in h.settled and not len(h.table) and h.endpoint.starts == 1
+    newer = h.request(dataclasses.replace(request, timestamp=request.timestamp + 1))
+    h.run_until(lambda: newer in h.settled)
+    assert h.endpoint.starts == 2 and not h.notices
+
+
+def test_A1_a_check_whose_consumer_died_is_answered_once(
+    make: Make, harper: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mapping was revoked, and the consumer dies while that is found out."""
+    h, request = make(), ask(harper)
+    h.request(request)
+    h.run_until(lambda: h.settled)
+    h.endpoint.snapshot = dataclasses.replace(h.endpoint.snapshot, mappings=())
+    second = dataclasses.replace(request, timestamp=request.timestamp + 1)
+    h.request(second)
+    consumer_dies(h)
+    h.run_until(lambda: "start request for" in caplog.text)
+    assert not h.notices
+    again = h.request(second)
+    h.run_until(lambda: again in h.settled)
+    assert len(h.notices) == 1 and len(h.table) == 1
+
+
 @pytest.mark.parametrize("there", [True, False], ids=["another runs", "none"])
 def test_a_uep_that_ends_while_its_person_is_mapped_again(
     make: Make, harper: User, tmp_path: Path, there: bool

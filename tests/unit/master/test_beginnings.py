@@ -53,6 +53,7 @@ class Rig:
         self._open: list[socket.socket] = []
         consumer: Any = SimpleNamespace(
             settle=lambda tokens: self.settled.extend(tokens),
+            is_new=lambda token, request: True,
             notify_failure=lambda e, creds, text, tokens: self.notices.append(
                 (text, sorted(tokens))
             ),

@@ -11,6 +11,12 @@ from mepd.master.rechecks import Rechecks
 from mepd.model import UepState
 
 
+class Child(SimpleNamespace):
+    """A set may hold it, as it may a Uep."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 class Rig:
     def __init__(self) -> None:
         self.table: dict[str, Any] = {}
@@ -34,7 +40,8 @@ class Rig:
             state=UepState.RUNNING, process=SimpleNamespace(pid=7), revive=None, revive_until=0.0,
             notify=SimpleNamespace(send_message=lambda m: note(("told", type(m).__name__))),
         )  # fmt: skip
-        self.check: Any = SimpleNamespace(
+        self.check: Any = Child(
+            comes_again=False,
             name="uep.a", endpoint="gpu", tokens={"t"}, failure=None, started=99.0, about={},
             request=SimpleNamespace(amqp_creds={}), release=lambda: None,
             stages=SimpleNamespace(send_message=self.told.append),
@@ -101,3 +108,12 @@ def test_a_check_that_ends_without_a_word_or_fails(rig: Rig) -> None:
     rig.check.failure = SimpleNamespace(stage="MAP", code=77, reason="secret", public="no")
     rig.rechecks.ended(rig.check, rig.running)
     assert rig.calls[1:] == [("FAILED",), ("notice", "no", ["t2"])]
+
+
+def test_A1_a_failure_of_one_that_comes_again_is_not_told(rig: Rig) -> None:
+    """Its consumer has died, and the broker gives it to the next one."""
+    rig.rechecks.open.add(rig.check)
+    rig.check.tokens, rig.check.comes_again = set(), True
+    rig.check.failure = SimpleNamespace(stage="MAP", code=77, reason="secret", public="no")
+    rig.rechecks.ended(rig.check, rig.running)
+    assert rig.calls == [("FAILED",)] and not rig.rechecks.open
