@@ -20,14 +20,22 @@ LAST_WORD_S = 0.7
 class Heartbeat:
     """Publishes at once and then every ``period`` seconds; mends its own connection.
 
+    ``renew`` is called when that fails more than once in a row: the service may have to give
+    other credentials, or make the exchange anew.
     A heartbeat that is not yet confirmed is not followed by another, so that nothing
     piles up before a broker in alarm.
     """
 
     def __init__(
-        self, loop: Any, address: BrokerAddress, where: Registration, period: float
+        self,
+        loop: Any,
+        address: BrokerAddress,
+        where: Registration,
+        period: float,
+        renew: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._renew = renew
         self._address = address
         self._where = where
         self._period = period
@@ -73,6 +81,8 @@ class Heartbeat:
             pause,
         )
         self._timer = self._loop.call_later(pause, self._connect)
+        if self._backoff.attempt > 1:
+            self._renew()
 
     def update(self, address: BrokerAddress, where: Registration) -> None:
         """Fresh credentials, for when the connection has to be made again."""

@@ -224,8 +224,9 @@ class EndpointLink:
             _log.error("endpoint %s has no heartbeats: %s", self.serve.name, e)
             return
         self._heartbeat = Heartbeat(
-            self._loop, address, self._registration, self.serve.heartbeat_period
-        )
+            self._loop, address, self._registration, self.serve.heartbeat_period,
+            self._refresher.renew,
+        )  # fmt: skip
 
     def _broken(self, reason: str) -> None:
         """The channel or its connection ended; held deliveries come again on the next one."""

@@ -79,6 +79,32 @@ class Refresher:
         except RuntimeError as e:
             self._later(f"cannot register: {e}")
 
+    def renew(self) -> None:
+        """Ask again, though there is no news: what the service gave is of no use any more."""
+        if self._asking or not self._stands():
+            return
+        try:
+            self._ask(self._renewed)
+            self._asking = True
+        except RuntimeError as e:
+            self._not_renewed(str(e))
+
+    def _renewed(self, serve: ServeEndpoint, answer: Answer) -> None:
+        self._asking = False
+        if not self._stands():
+            return
+        if isinstance(answer, Registration):
+            self._known = serve
+            self._take(answer)
+        else:
+            self._not_renewed(str(answer))
+        self.look()
+
+    def _not_renewed(self, reason: str) -> None:
+        _log.warning(
+            "endpoint %s: no new credentials for its heartbeats: %s", self._present().name, reason
+        )
+
     def cancel(self) -> None:
         if self._timer is not None:
             self._loop.remove_timeout(self._timer)

@@ -342,6 +342,32 @@ def test_A3_credentials_revoked(
             control(rabbit, "delete_user", "worker")
 
 
+def test_A3_credentials_of_heartbeats_revoked(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService
+) -> None:
+    """The service gives others; what listens for start requests stays."""
+    control(rabbit, "add_user", "worker", "canary-word")
+    control(rabbit, "set_permissions", "worker", ".*", ".*", ".*")
+    service.heartbeat_url = rabbit.url("worker", "canary-word")
+    master.send(service.serve())
+    master.next(EndpointOnline, online=True)
+    service.next_report(lambda r: True)
+    service.publish(service.request())
+    held = master.next(StartRequested)
+    service.answers = [(503, {"reason": "later"})]
+    service.heartbeat_url = None
+    control(rabbit, "delete_user", "worker")
+    until(lambda: "the broker refused the credentials" in master.log.read_text())
+    service.reports()
+    service.next_report(lambda r: r.global_state == {"heartbeat_period": 0.5})
+    assert [r[0] for r in service.requests[:3]] == ["POST", "PUT", "PUT"]
+    assert "no new credentials for its heartbeats" in master.log.read_text()
+    assert "canary" not in master.log.read_text()
+    assert not master.all(EndpointOnline)[1:], "it was never offline"
+    master.send(Settle(held.token))
+    still_serves(master, service)
+
+
 def test_A9_a_master_that_stands_still_gives_back_what_it_holds(
     service: FakeService, tmp_path: Path
 ) -> None:
