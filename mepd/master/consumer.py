@@ -14,6 +14,8 @@ from mepd.wire.worker import NoticeDone, SendNotice, Settle
 log = logging.getLogger(__name__)
 
 _UNSENT_MAX = 1000
+_NAME_MAX = 255
+"""Of what AMQP calls a short string."""
 
 
 class ConsumerLink:
@@ -51,7 +53,7 @@ class ConsumerLink:
             log.error("too many failure notices wait; one is dropped")
             self.settle(tokens, told=False)
             return
-        notice = SendNotice(f"n{next(self._numbers)}", endpoint, text, amqp_creds)
+        notice = SendNotice(f"n{next(self._numbers)}", endpoint, text, _needed(amqp_creds))
         self._notices[notice.notice_id] = (notice, frozenset(tokens))
         self._send(notice)
 
@@ -82,3 +84,23 @@ class ConsumerLink:
         """A new consumer is there: give it what the old one could not send."""
         for notice, _ in self._notices.values():
             self._send(notice)
+
+
+def _needed(amqp_creds: dict[str, Any]) -> dict[str, Any]:
+    """What a notice needs of the credentials of a checked start request: they may be large,
+    and many may fail at once."""
+    info = amqp_creds.get("heartbeat_queue_info", {})
+    publish = info.get("queue_publish_kwargs")
+    names = publish if type(publish) is dict else {}
+    short = {k: v for k, v in names.items() if k in ("exchange", "routing_key") and _is_short(v)}
+    return {
+        "endpoint_id": amqp_creds.get("endpoint_id"),
+        "heartbeat_queue_info": {
+            "connection_url": info.get("connection_url"),
+            "queue_publish_kwargs": short,
+        },
+    }
+
+
+def _is_short(value: Any) -> bool:
+    return type(value) is str and len(value) <= _NAME_MAX

@@ -22,6 +22,7 @@ CREDS_VALUES_MAX = 4096
 USERNAME_MAX = 4096
 """Characters: it is kept for lists and records of what runs and what failed."""
 MAX_SKEW_S = 180
+URL_MAX = 4096
 COMMAND = "cmd_start_endpoint"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CREDS_QUEUES = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
@@ -66,6 +67,8 @@ def _check_creds(creds: dict[str, Any], uep_id: str) -> None:
         info = creds.get(queue)
         if type(info) is not dict or type(info.get("connection_url")) is not str:
             raise WireError(f"amqp_creds.{queue}.connection_url is missing")
+        if len(info["connection_url"]) > URL_MAX:
+            raise WireError(f"amqp_creds.{queue}.connection_url is too long")
 
 
 def _start_request(message: dict[str, Any], timestamp: int) -> StartRequest:

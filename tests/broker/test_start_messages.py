@@ -71,6 +71,33 @@ def served(mepd: Mepd) -> None:
     wait_for(lambda: mepd.service.kept() == 0, 60, "all to be settled")
 
 
+def test_A4_large_requests_that_fail_are_answered(mepd: Mepd) -> None:
+    """All at once, by the same worker: more than the master would owe to one that hangs."""
+    gate, begun, mapper = (mepd.folder / name for name in ("gate", "begun", "mapper"))
+    wait = f"until [ -e {gate} ]; do sleep 0.05; done"
+    mapper.write_text(f"#!/bin/sh\nprintf x >>{begun}\n{wait}\n")
+    mapper.chmod(0o755)
+    mapping = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(mapper)]}
+    (mepd.folder / "endpoint/map.json").write_text(json.dumps([mapping]))
+    mepd.start()
+    consumer = wait_for(mepd.consumer, 20, "a consumer")
+    requests = [mepd.request() for _ in range(20)]
+    for request in requests:
+        request["kwargs"]["amqp_creds"]["x"] = "y" * 3_800_000
+    mepd.service.publish(*requests)
+    wait_for(lambda: begun.exists() and len(begun.read_text()) == 20, 60, "all to begin")
+    gate.touch()
+    told: set[str] = set()
+
+    def all_told() -> bool:
+        told.update(r.endpoint_id for r in mepd.service.reports() if "error" in r.global_state)
+        return len(told) == len(requests)
+
+    wait_for(all_told, 60, "the notices")
+    wait_for(lambda: mepd.service.kept() == 0, 30, "all to be settled")
+    assert mepd.consumer() == consumer
+
+
 @pytest.mark.figures
 def test_A4_one_thing_wrong_anywhere(mepd: Mepd) -> None:
     """Nothing dies, nothing is left in the queue, the log stays plain and tells no secret."""

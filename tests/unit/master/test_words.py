@@ -122,6 +122,23 @@ class TestNotices:
         assert "canary" not in caplog.text
         assert link.notice_done(NoticeDone(notice.notice_id, True)) == "" and len(sent) == 2
 
+    def test_a_notice_takes_what_it_needs_of_the_credentials(self) -> None:
+        link, sent = self.link()
+        publish = {"exchange": "e", "routing_key": "k", "mandatory": True}
+        info = {"connection_url": "amqp://h", "queue_publish_kwargs": publish, "queue": "q" * 999}
+        creds = {"endpoint_id": "i", "heartbeat_queue_info": info, "x": "y" * 4_000_000}
+        link.notify_failure("gpu", creds, "no", ["t1"])
+        needed = {"exchange": "e", "routing_key": "k"}
+        assert sent[-1].amqp_creds == {
+            "endpoint_id": "i",
+            "heartbeat_queue_info": {"connection_url": "amqp://h", "queue_publish_kwargs": needed},
+        }
+        for odd in ({**publish, "exchange": "e" * 256}, {"exchange": 7}, None, []):
+            creds["heartbeat_queue_info"] = {**info, "queue_publish_kwargs": odd}
+            link.notify_failure("gpu", creds, "no")
+            told = sent[-1].amqp_creds["heartbeat_queue_info"]
+            assert "exchange" not in told["queue_publish_kwargs"]
+
     def test_only_what_hangs_on_no_delivery_outlives_the_consumer(self) -> None:
         link, sent = self.link()
         link.notify_failure("gpu", {}, "died", ())

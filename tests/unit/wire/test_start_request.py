@@ -147,6 +147,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "finite",
     ),
     "identity nested": (change("globus_identity_set", 0, "email", to={"a": 1}), "email"),
+    "a long URL": (
+        change("kwargs", "amqp_creds", "heartbeat_queue_info", "connection_url", to="x" * 4097),
+        "heartbeat_queue_info.connection_url is too long",
+    ),
     "300 identities": (change("globus_identity_set", to=[{"sub": PERSON}] * 300), "more than"),
 }
 
