@@ -74,7 +74,7 @@ def _refusal(error: urllib.error.HTTPError) -> ServiceError:
     except (WireError, OSError, http.client.HTTPException):
         pass
     fatal = 300 <= error.code < 500 and error.code not in _TRANSIENT
-    text = f"the service answered {error.code} {error.reason}"
+    text = f"the service answered {error.code} {str(error.reason)[:100]}"
     return ServiceError(f"{text}: {reason}" if reason else text, fatal)
 
 

@@ -23,18 +23,19 @@ class Audit:
     """A listener of History's. Only what answers a start request leaves a record."""
 
     def __init__(self) -> None:
-        self._not_ready: set[str] = set()
+        self._not_ready: dict[str, int | None] = {}
+        """The pids of what has begun, by name: other requests for the name may fail meanwhile."""
 
     def heard(self, entry: Entry) -> None:
         if entry.kind is Kind.STARTED:
-            self._not_ready.add(entry.name)
+            self._not_ready[entry.name] = entry.pid
             return
         outcome = _OUTCOMES.get(entry.kind)
         if entry.kind in (Kind.STOPPED, Kind.DIED) and entry.name in self._not_ready:
             outcome = "failed"  # it ended before its first report
         if outcome is not None:
-            if outcome != "refreshed":
-                self._not_ready.discard(entry.name)
+            if self._not_ready.get(entry.name, -1) == entry.pid and outcome != "refreshed":
+                del self._not_ready[entry.name]
             text = record(entry, outcome)
             log.info("%s", text, extra={"uep": entry.name, "user": entry.user})
 

@@ -204,6 +204,17 @@ def test_O3_one_that_ended_before_its_first_report(
     assert "outcome=failed" in said and "code=1" in said
 
 
+def test_O3_anothers_failure_hides_none(
+    history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request for the name that is refused while the first has not reported."""
+    history.note_uep(Kind.STARTED, uep())
+    history.note(Kind.FAILED, "gpu", name=NAME, identity="another", stage="REFUSED")
+    history.note_uep(Kind.DIED, uep(), reason="Command return code: 1", stage="RUN", code=1)
+    refused, died = audited(caplog)
+    assert "identity=another" in refused and "code=1" in died
+
+
 def test_O3_asked_for_again(history: History, caplog: pytest.LogCaptureFixture) -> None:
     for kind in (Kind.STARTED, Kind.READY, Kind.REFRESHED, Kind.REFRESHED):
         history.note_uep(kind, uep())
