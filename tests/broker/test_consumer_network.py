@@ -14,6 +14,7 @@ from rabbit import Rabbit
 from tcpproxy import Proxy
 
 from mepd.consumer.broker import CONNECT_TIMEOUT_S
+from mepd.wire.message import StatusReport
 from mepd.wire.worker import (
     DropEndpoint,
     EndpointOnline,
@@ -94,6 +95,33 @@ def test_A3_connections_that_stand_still(
 
 def online(master: FakeMaster) -> set[str]:
     return {m.name for m in master.all(EndpointOnline) if m.online}
+
+
+def test_a_slow_network_costs_time_only(
+    rabbit: Rabbit, master: FakeMaster, service: FakeService
+) -> None:
+    """5 KB/s, and 50 ms for each piece: start requests, acks, heartbeats and notices."""
+    wire = Proxy(rabbit.port, piece=256, delay=0.05)
+    service.url = through(rabbit, wire)
+    try:
+        master.send(service.serve(heartbeat_period=2.0))
+        master.next(EndpointOnline, online=True)
+        bad = {**service.request(), "command": None}
+        service.publish(*[service.request() for _ in range(10)], bad)
+        until(lambda: len(master.all(StartRequested)) == 10)
+        for told in master.all(StartRequested):
+            master.send(Settle(told.token))
+        seen: list[StatusReport] = []
+
+        def heard() -> bool:
+            seen.extend(service.reports())
+            return len(seen) > 4 and any("error" in r.global_state for r in seen)
+
+        until(heard)
+        until(lambda: service.kept() == 0)
+        assert len(master.all(StartRequested)) == 10 and not master.all(EndpointOnline)[1:]
+    finally:
+        wire.end()
 
 
 @pytest.mark.figures
