@@ -16,7 +16,7 @@ from typing import Any
 
 from mepd.logtext import LINE_MAX, cut, one_line, redact, redact_value, safe
 
-__all__ = ["one_line", "redact"]
+__all__ = ["one_line", "redact", "safe"]
 
 _DATAGRAM_MAX = 32 * 1024
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}

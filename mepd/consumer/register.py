@@ -182,6 +182,8 @@ def register(
         method="PUT" if endpoint_id is not None else "POST",
     )
     registration = read_registration(_call(request, timeout))
+    if endpoint_id is not None and endpoint_id.lower() != registration.endpoint_id:
+        raise ServiceError("the service's answer is about another endpoint_id")
     if not serve.want_identities:
         return registration
     return replace(registration, identities=_identities(serve.service_url, token, timeout))

@@ -16,10 +16,19 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
 _PENDING_MAX = 4 * WORKER_FRAME_MAX
+TURN_MAX = 0.005
+"""Seconds of a turn of the loop for what one peer sent; what is left waits for the next."""
+_ALL_MAX = 0.01
+"""After so much of a turn each peer gets one frame only, however many there are."""
+_DRAIN_MAX = 0.05
+_LARGE = 256 * 1024
+_LARGE_RATE = 4 * 1024 * 1024
+"""Bytes a second of frames beyond ``_LARGE``: parsing one is one turn, however long it takes."""
 
 
 class Channel:
-    """Frames in, frames out; never blocks the loop.
+    """Frames in, frames out; never blocks the loop, nor fills its turns: a peer that sends
+    without end is read as fast as the rest of the loop allows.
 
     ``on_frame`` gets every decoded JSON value. ``on_close`` is called once, when the peer
     closes, breaks the framing, or reads so little that too much waits to be sent; the
@@ -47,6 +56,7 @@ class Channel:
         self._out = bytearray()
         self._send_limit = send_limit
         self._received = 0
+        self._behind = False
         self._last_word = last_word
         self._closing = False
         loop.watch(sock.fileno(), self._read)
@@ -75,11 +85,20 @@ class Channel:
         self.send(codec.encode(message))
 
     def drain(self) -> None:
-        """Read what has already arrived, for an owner that is about to close."""
-        while self._sock is not None:
-            before = self._received
-            self._read()
-            if self._received == before:
+        """Read what has already arrived, for an owner that is about to close.
+
+        Of a peer that had more to say than an honest one has, not all. What fails is logged:
+        the owner has its own end to see to.
+        """
+        until = self._loop.clock() + _DRAIN_MAX
+        while self._sock is not None and self._loop.clock() < until:
+            before = self._received, self._reader.pending
+            try:
+                self._receive(until)
+                self._take(b"", until)
+            except Exception:
+                log.exception("a last word was not handled")
+            if (self._received, self._reader.pending) == before:
                 return
 
     def close(self) -> None:
@@ -99,6 +118,12 @@ class Channel:
             self._on_close(reason)
 
     def _read(self) -> None:
+        self._receive(self._turn_ends())
+
+    def _turn_ends(self) -> float:
+        return min(self._loop.clock() + TURN_MAX, self._loop.turn_began + _ALL_MAX)
+
+    def _receive(self, until: float) -> None:
         assert self._sock is not None, "a closed channel is watched"
         try:
             data = self._sock.recv(_CHUNK)
@@ -113,15 +138,44 @@ class Channel:
             self._fail("")
             return
         self._received += len(data)
+        self._take(data, until)
+
+    def _take(self, data: bytes, until: float) -> None:
+        """Handle frames ``until`` then; nothing more is read before the rest is handled."""
+        if self._sock is None:
+            return
         try:
             for frame in self._reader.feed(data):
                 self._on_frame(frame)
                 if self._sock is None or self._closing:
                     return
+                large = self._reader.size > _LARGE
+                if large or self._loop.clock() >= until:
+                    self._pause(self._reader.size / _LARGE_RATE if large else 0.0)
+                    return
         except WireError as e:
             if self._last_word is not None:
                 self.send(self._last_word(str(e)))
             self._fail(str(e))
+        except Exception:
+            self._pause(0.0)  # the frames after this one
+            raise
+
+    def _pause(self, seconds: float) -> None:
+        if not self._behind:
+            self._behind = True
+            self._look()
+            self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._behind = False
+        if self._sock is not None and not self._closing:
+            self._look()
+            self._take(b"", self._turn_ends())
+
+    def _look(self) -> None:
+        read = None if self._closing or self._behind else self._read
+        self._loop.watch(self._fd, read, self._write if self._out else None)
 
     def _has_last_words(self) -> bool:
         """Whether a peer that has ended said something that is to be read yet."""
@@ -151,5 +205,4 @@ class Channel:
         if self._closing and not self._out:
             self._fail("")
             return
-        read = None if self._closing else self._read
-        self._loop.watch(self._fd, read, self._write if self._out else None)
+        self._look()

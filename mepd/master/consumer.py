@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mepd.errors import WireError
 from mepd.master.answered import Answered
 from mepd.model import StartRequest
 from mepd.wire.worker import NoticeDone, SendNotice, Settle
@@ -54,8 +55,13 @@ class ConsumerLink:
             self.settle(tokens, told=False)
             return
         notice = SendNotice(f"n{next(self._numbers)}", endpoint, text, _needed(amqp_creds))
+        try:
+            self._send(notice)
+        except WireError as e:  # nor would it fit another time
+            log.error("failure notice for endpoint %s not sent: %s", endpoint, e)
+            self.settle(tokens)
+            return
         self._notices[notice.notice_id] = (notice, frozenset(tokens))
-        self._send(notice)
 
     def waits_for(self, endpoint: str) -> bool:
         """Whether a notice for this endpoint is on its way."""

@@ -37,6 +37,7 @@ class Endpoint:
     starts: int = 0
     failures: int = 0
     announced: bool = field(default=False, repr=False)
+    kept_id: str | None = field(default=None, repr=False)
     files: FileBook = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,12 +60,15 @@ class Endpoint:
 def remember_id(endpoint: Endpoint, endpoint_id: str) -> None:
     """Keep the registered id in the endpoint's folder, as globus-compute-endpoint does.
 
-    Raises WireError for what is no id: mepd would not start with it another time.
+    Raises WireError for what is no id: mepd would not start with it another time. And for
+    another one than it has, which no service gives and no worker may.
     """
+    if (endpoint.endpoint_id or endpoint_id).lower() != endpoint_id.lower():
+        raise WireError(f"{endpoint_id[:50]!r} is not the id of endpoint {endpoint.name}")
     if UUID.fullmatch(endpoint_id) is None:
         raise WireError(f"{endpoint_id[:50]!r} is no endpoint's id")
     endpoint.endpoint_id = endpoint_id
-    if endpoint.snapshot.endpoint_id == endpoint_id:
+    if endpoint_id in (endpoint.snapshot.endpoint_id, endpoint.kept_id):
         return
     path = endpoint.snapshot.directory / "endpoint.json"
     temporary = path.with_name(".endpoint.json.new")
@@ -75,5 +79,6 @@ def remember_id(endpoint: Endpoint, endpoint_id: str) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+        endpoint.kept_id = endpoint_id
     except OSError as e:
         log.error("cannot keep the endpoint id of %s in %s: %s", endpoint.name, path, e)

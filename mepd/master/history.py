@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ EVENTS_MAX = 1000
 FAILURES_MAX = 200
 _LAST_MAX = 2000
 _REASON_MAX = 1000
-_BREAK = re.compile(r"\s*\n\s*")
+_RAW_MAX = 64 * 1024
 
 RUN = "RUN"
 """The stage of a user endpoint that had started and ended otherwise than by its own will."""
@@ -63,7 +62,9 @@ class Entry:
 
 
 def _line(text: str) -> str:
-    return mepdlog.one_line(mepdlog.redact(_BREAK.sub(" ", text)), _REASON_MAX)
+    """Linear in the length of the text, of which a worker's may be as long as a frame."""
+    parts = (part.strip() for part in text[:_RAW_MAX].split("\n"))
+    return mepdlog.safe(" ".join(filter(None, parts)), _REASON_MAX)
 
 
 class History:

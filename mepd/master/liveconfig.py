@@ -30,6 +30,9 @@ from mepd.wire import worker as wire
 log = logging.getLogger(__name__)
 
 _POLL_PERIOD = 30.0
+_CHANGES_EVERY = 0.2
+"""Seconds between two rereadings of what the watcher tells; an honest one tells less often."""
+_PATHS_MAX = 1000
 
 
 class Host(endpointset.Host, Protocol):
@@ -64,6 +67,8 @@ class LiveConfig:
         self.endpoints = self._set.by_name
         self._watched: frozenset[tuple[str, int, int]] = frozenset()
         self._seen = self._signature()
+        self._told: set[str] = set()
+        self._quiet_until = 0.0
 
     # --- the watcher ------------------------------------------------------------------
     def begin(self, watcher: Worker) -> None:
@@ -100,12 +105,28 @@ class LiveConfig:
 
     def _from_watcher(self, message: Any) -> None:
         if isinstance(message, wire.Changed):
-            conf = watchplan.plan_for(watchplan.settings_paths(self.settings))
-            if any(conf.concerns(path) for path in message.paths):
-                self._reread_settings()
-            self._reloader.reread_changed(self._set.serving(), message.paths)
-        elif isinstance(message, wire.Validated):
-            self._reloader.validated(message)
+            self._changed(message.paths)
+        elif isinstance(message, wire.Validated) and self._reloader.validated(message):
+            self._rewatch()
+
+    def _changed(self, paths: list[str]) -> None:
+        """Look at what changed, now or soon: without end there would be no time for else."""
+        pending = bool(self._told)
+        self._told.update(paths[: _PATHS_MAX - len(self._told)])
+        if self._told and not pending:
+            delay = max(0.0, self._quiet_until - self._loop.clock())
+            self._loop.call_later(delay, self._reread_told)
+
+    def _reread_told(self) -> None:
+        paths = sorted(self._told)
+        self._told.clear()
+        self._quiet_until = self._loop.clock() + _CHANGES_EVERY
+        if len(paths) >= _PATHS_MAX:
+            self.poll()  # there were more
+        conf = watchplan.plan_for(watchplan.settings_paths(self.settings))
+        if any(conf.concerns(path) for path in paths):
+            self._reread_settings()
+        self._reloader.reread_changed(self._set.serving(), paths)
         self._rewatch()
 
     def poll(self) -> None:

@@ -44,6 +44,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self.turn_began = clock()
         self._running = False
         self._signals: dict[int, Callback] = {}
         self._faults: collections.deque[float] = collections.deque(maxlen=_FAULTS_MAX)
@@ -110,7 +111,9 @@ class Loop:
         self._running = False
 
     def _turn(self) -> None:
-        for key, mask in self._selector.select(self._timeout()):
+        ready = self._selector.select(self._timeout())
+        self.turn_began = self.clock()
+        for key, mask in ready:
             readable, writable = key.data
             if mask & selectors.EVENT_READ and readable and self._is_current(key):
                 self._guarded(readable)

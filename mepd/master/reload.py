@@ -23,6 +23,7 @@ from mepd.wire.worker import Validate, Validated
 log = logging.getLogger(__name__)
 
 _DEATHS_MAX = 2
+_ERROR_MAX = 2000
 _BOMB = "config-watcher ended while it checked the files"
 
 Told = Callable[[str, str, str], None]
@@ -157,16 +158,19 @@ class Reloader:
             if changed or endpoint.name in self._unreadable:
                 self.reread(endpoint)
 
-    def validated(self, answer: Validated) -> None:
+    def validated(self, answer: Validated) -> bool:
+        """The watcher's answer; False if it was asked nothing of the kind."""
         job = self._checking
         if job is None or job.token != answer.token:
-            return
+            return False
         self._checking = None
+        error = answer.error[:_ERROR_MAX]
         if job.preview is not None:
-            self._previewed(job, job.preview, answer.error)
+            self._previewed(job, job.preview, error)
         elif not job.withdrawn:
-            self._judge(job, answer.error)
+            self._judge(job, error)
         self._next()
+        return True
 
     def _judge(self, job: _Job, error: str) -> None:
         self._faulty.discard(job.endpoint.name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from mepd.errors import WireError
+from mepd.master.bucket import Bucket
 from mepd.master.channel import Channel
 from mepd.master.loop import Loop
 from mepd.master.stopping import Stopper
@@ -39,22 +39,6 @@ def activity(report: Any) -> Activity:
     if not 0 < values["heartbeat_period"] <= _PERIOD_MAX:
         raise WireError("heartbeat_period is out of range")
     return Activity(**values)
-
-
-@dataclass
-class Bucket:
-    """A token bucket: ``burst`` at once, ``rate`` a second for long. Times in seconds."""
-
-    rate: float
-    burst: float
-    left: float
-    since: float
-
-    def take(self, now: float) -> bool:
-        self.left = min(self.burst, self.left + (now - self.since) * self.rate)
-        self.since = now
-        self.left -= 1
-        return self.left >= 0
 
 
 class Reports:

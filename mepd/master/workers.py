@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from mepd.errors import WireError
 from mepd.master import decisions, spawner
 from mepd.master.channel import Channel
 from mepd.master.lines import LineReader
@@ -83,6 +84,7 @@ class Worker:
             self._again()
             return
         self.state = ProgramState.STARTING
+        self._ready_since = 0.0
         self.process = process.identify(spawned.pid) or ProcessId(spawned.pid, 0.0)
         self._lines = LineReader(self._loop, spawned.stderr, title, spawned.pid)
         self._channel = Channel(self._loop, spawned.sock, self._on_frame, self._on_closed)
@@ -128,6 +130,8 @@ class Worker:
         if isinstance(message, Pong):
             return
         if isinstance(message, Ready):
+            if self._ready_since:
+                raise WireError("it was ready already")
             self.state = ProgramState.RUNNING
             self._ready_since = self._loop.clock()
             log.info("%s is ready (pid: %d)", self.name, self.process.pid if self.process else 0)

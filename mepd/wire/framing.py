@@ -54,11 +54,14 @@ class FrameReader:
     """Collects bytes and yields whole decoded frames.
 
     ``feed`` raises WireError at the first bad frame; the stream is unusable afterwards.
+    Who does not take all that it yields gets the rest from the next call. ``size`` is of
+    the last frame, in bytes.
     """
 
     def __init__(self, limit: int = WORKER_FRAME_MAX) -> None:
         self._buffer = bytearray()
         self._limit = limit
+        self.size = 0
 
     def feed(self, data: bytes) -> Iterator[Any]:
         self._buffer += data
@@ -71,6 +74,7 @@ class FrameReader:
                 return
             body = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
+            self.size = size
             yield parse_json(body)
 
     @property

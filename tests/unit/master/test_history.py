@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from mepd.master import history
 from mepd.master.history import Entry, History, Kind
 from mepd.master.table import Uep
@@ -42,6 +46,16 @@ def test_reasons_are_one_line_without_secrets() -> None:
     (entry,) = h.failures()
     assert entry.reason.startswith("a b\\x1b[31m amqp://***@h ")
     assert len(entry.reason) <= history._REASON_MAX
+
+
+@pytest.mark.parametrize("text", [" " * 1_000_000, " \n" * 1_000_000, "a://b" * 1_000_000])
+def test_a_reason_as_long_as_a_frame_takes_no_time(text: str) -> None:
+    """What looks for its words from every blank on takes minutes."""
+    h, before = History(), time.process_time()
+    h.note(Kind.FAILED, "gpu", reason=text + "end")
+    (entry,) = h.failures()
+    assert len(entry.reason) <= history._REASON_MAX
+    assert time.process_time() - before < 10
 
 
 def test_listeners_hear_until_they_leave() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mepd.config import ini
+from mepd.config.watchplan import WatchPlan
 from mepd.errors import ConfigError
 from mepd.master import liveconfig
 from mepd.master.liveconfig import LiveConfig
@@ -60,9 +61,20 @@ class Rig:
         self.write()
         self.host = Host()
         self.restarts = 0
-        loop: Any = SimpleNamespace(call_every=lambda period, callback: None)
+        self.now = 0.0
+        self.timers: list[tuple[float, Any]] = []
+        loop: Any = SimpleNamespace(
+            call_every=lambda period, callback: None, clock=lambda: self.now,
+            call_later=lambda delay, callback: self.timers.append((self.now + delay, callback)),
+        )  # fmt: skip
         make: Any = None
         self.live = LiveConfig(loop, self.host, ini.load(self.conf, {}), [], make, False)
+
+    def run_due(self) -> None:
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for _, callback in due:
+            callback()
 
     def write(self, **values: str) -> None:
         self.conf.write_text(CONF.format(**{**GOOD, **values}))
@@ -157,3 +169,39 @@ def test_an_account_that_is_missing_is_a_fault_of_the_file(
     with pytest.raises(ConfigError, match=r"mepd\.conf"):
         rig.live._read_settings()
     assert replace(rig.live.settings) == rig.live.settings
+
+
+def test_changes_without_end_are_looked_at_now_and_then(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rereading takes some milliseconds, which a watcher could ask for all the time."""
+    rig.watched(monkeypatch)
+    read: list[list[str]] = []
+    monkeypatch.setattr(
+        rig.live._reloader, "reread_changed", lambda endpoints, paths: read.append(paths)
+    )
+    monkeypatch.setattr(liveconfig.watchplan, "plan_for", lambda paths: WatchPlan())
+    polled: list[float] = []
+    monkeypatch.setattr(rig.live, "poll", lambda: polled.append(rig.now))
+    for turn in range(100):
+        rig.now = turn / 100
+        for n in range(3):
+            rig.live._from_watcher(wire.Changed([f"/e/{turn}.{n}"]))
+        rig.run_due()
+    assert len(read) == 5 and not polled
+    rig.now = 1.5
+    rig.run_due()
+    assert sum(map(len, read)) == 300, "none is forgotten"
+    rig.live._from_watcher(wire.Changed([f"/e/{n}" for n in range(400_000)]))
+    rig.now = 2.0
+    rig.run_due()
+    assert len(read[-1]) == liveconfig._PATHS_MAX and polled == [2.0]
+
+
+def test_an_answer_that_was_not_asked_for_costs_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.watched(monkeypatch)
+    for _ in range(10):
+        rig.live._from_watcher(wire.Validated("v1", "bad"))
+    assert rig.restarts == 0

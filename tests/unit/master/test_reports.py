@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mepd.errors import WireError
-from mepd.master.reports import Bucket, activity
+from mepd.master.bucket import Bucket
+from mepd.master.reports import activity
 from mepd.model import Activity
 from mepd.wire.activity import ActivityReport
 

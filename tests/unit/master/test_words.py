@@ -11,6 +11,8 @@ import pytest
 
 from mepd.master import consumer, lines, words
 from mepd.master.consumer import ConsumerLink
+from mepd.wire import codec
+from mepd.wire.framing import WORKER_FRAME_MAX, encode_frame
 from mepd.wire.worker import NoticeDone, SendNotice, Settle
 
 
@@ -41,6 +43,16 @@ def test_a_word_none_and_the_end(pair: Any) -> None:
 class FakeLoop:
     def __init__(self) -> None:
         self.watched: dict[int, Any] = {}
+        self.later: list[Any] = []
+        self.now = 0.0
+        self.step = 0.0
+
+    def clock(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def call_later(self, delay: float, callback: Any) -> None:
+        self.later.append(callback)
 
     def watch(self, fd: int, readable: Any, writable: Any = None) -> None:
         self.watched[fd] = readable
@@ -89,6 +101,32 @@ class TestLines:
         read()
         assert [len(line) for line in logged] == [16 * 1024, 1]
 
+    def test_many_lines_wait_for_other_turns(self, logged: list[bytes], pipe: Any) -> None:
+        loop, _, writer = pipe
+        loop.step = lines.TURN_MAX / 4
+        (read,) = loop.watched.values()
+        os.write(writer, b"x\n" * 10)
+        read()
+        assert 0 < len(logged) < 10 and list(loop.watched.values()) == [None]
+        while loop.later:
+            loop.later.pop()()
+        assert len(logged) == 10 and list(loop.watched.values()) == [read]
+
+    def test_what_is_beyond_the_rate_is_counted(
+        self, logged: list[bytes], pipe: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop, _, writer = pipe
+        (read,) = loop.watched.values()
+        for _ in range(3):
+            os.write(writer, b"x\n" * 1000)
+            read()
+        assert len(logged) == lines.LineReader.BURST and not caplog.records
+        loop.now += 1.0
+        os.write(writer, b"y\n")
+        read()
+        assert logged[-1] == b"y"
+        assert "2000 lines of mepd: amqp-consumer are lost: it wrote too many" in caplog.text
+
     def test_the_end_of_the_pipe(self, logged: list[bytes]) -> None:
         loop: Any = FakeLoop()
         fd, writer = os.pipe()
@@ -107,6 +145,22 @@ class TestNotices:
     def link(self) -> tuple[ConsumerLink, list[Any]]:
         sent: list[Any] = []
         return ConsumerLink(lambda message: sent.append(message) or True), sent  # type: ignore
+
+    def test_one_that_fits_no_frame_is_settled(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It would be the end of each consumer that it is given to."""
+        sent: list[Any] = []
+
+        def send(message: Any) -> bool:
+            encode_frame(codec.encode(message))
+            sent.append(message)
+            return True
+
+        link = ConsumerLink(send)
+        link.notify_failure("gpu", {"x": "y" * WORKER_FRAME_MAX}, "died", ["t1"])
+        assert sent == [Settle("t1")] and not link.waits_for("gpu")
+        assert "failure notice for endpoint gpu not sent: frame of" in caplog.text
+        link.ready()
+        assert len(sent) == 1
 
     def test_a_notice_holds_its_deliveries_until_it_is_out(
         self, caplog: pytest.LogCaptureFixture
