@@ -43,8 +43,7 @@ class Acting:
             name = "KILL"
         chosen = self._chosen(caller, args)
         if not flag(args, "dry_run"):
-            for u in chosen:
-                self._end(u, name, f"mepctl kill {caller.reason}")
+            self._end(chosen, name, f"mepctl kill {caller.reason}")
         return {"killed": [{**_who(u), "signal": name} for u in chosen]}
 
     def _chosen(self, caller: Caller, args: dict[str, Any]) -> list[Uep]:
@@ -59,13 +58,15 @@ class Acting:
             return visible
         raise ControlError("name a user endpoint, or say --user or --all", os.EX_USAGE)
 
-    def _end(self, u: Uep, name: str, reason: str) -> None:
+    def _end(self, chosen: list[Uep], name: str, reason: str) -> None:
         if name == "KILL":
-            self._c.stopper.kill(u, reason)
-        elif name in ("TERM", "INT", "QUIT"):
-            self._c.stopper.stop(u, reason, getattr(signal, f"SIG{name}"))
-        else:
-            self._c.stopper.signal(u, getattr(signal, f"SIG{name}"), reason)
+            self._c.stopper.kill_all(chosen, reason)
+            return
+        for u in chosen:
+            if name in ("TERM", "INT", "QUIT"):
+                self._c.stopper.stop(u, reason, getattr(signal, f"SIG{name}"))
+            else:
+                self._c.stopper.signal(u, getattr(signal, f"SIG{name}"), reason)
 
     def _reap(self, caller: Caller, args: dict[str, Any]) -> Any:
         """What has been idle for as long as its own limits, or ``idle`` seconds, allow."""

@@ -7,7 +7,9 @@ process without rights that ends with its answer has them.
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from mepd.wire.worker import FROM_WATCHER, Stop, Validate, Validated
 
 _ENTRY = "mepd.watcher.main:check"
 _PATIENCE = 30.0
+_LOOK = 0.2
+_STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _CHUNK = 64 * 1024
 
 
@@ -34,7 +38,6 @@ def check(folders: Mapping[Path, Mapping[str, str]], account: Account) -> None:
     spawned = spawner.worker("mepd: config-check", _ENTRY, account, None, True)
     identity = process.identify(spawned.pid)
     try:
-        spawned.sock.settimeout(_PATIENCE)
         for folder, files in folders.items():
             error = _ask(spawned.sock, Validate("start", folder.name, dict(files)))
             if error:
@@ -49,16 +52,31 @@ def check(folders: Mapping[Path, Mapping[str, str]], account: Account) -> None:
 
 
 def _send(sock: socket.socket, message: object) -> None:
+    sock.settimeout(_PATIENCE)
     sock.sendall(framing.encode_frame(codec.encode(message), framing.WORKER_FRAME_MAX))
 
 
 def _ask(sock: socket.socket, question: Validate) -> str:
     """What is wrong, '' for nothing."""
     _send(sock, question)
+    sock.settimeout(_LOOK)
     reader = framing.FrameReader(framing.WORKER_FRAME_MAX)
-    while data := sock.recv(_CHUNK):
+    while data := _receive(sock):
         for frame in reader.feed(data):
             answer: object = codec.decode(frame, FROM_WATCHER)
             if isinstance(answer, Validated):
                 return answer.error
     raise ConnectionAbortedError("the process that checks the configuration ended")
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """What comes in time. Raises OSError, also when mepd was told to stop meanwhile: signals
+    wait for its loop."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            return sock.recv(_CHUNK)
+        except TimeoutError:
+            if signal.sigpending() & _STOPS:
+                raise InterruptedError("told to stop") from None
+    raise TimeoutError(f"no answer in {_PATIENCE:g} s")

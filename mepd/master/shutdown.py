@@ -22,6 +22,7 @@ _KILLED_MAX = 0.7
 _WORKERS_MAX = 1.2
 _PROGRAMS_MAX = 2.8
 _TICK = 0.02
+_ALL_MAX = 9.5
 
 
 class Shutdown:
@@ -38,7 +39,10 @@ class Shutdown:
         programs: list[Program],
         done: Callable[[], None],
         ueps_gone: Callable[[], None] = lambda: None,
+        overdue: Callable[[], None] = lambda: None,
     ) -> None:
+        """``overdue`` is called once instead of ``done`` if the time is up: an order that
+        met a fault, or too many that do not end, must not keep mepd from ending."""
         self._loop = loop
         self._table = table
         self._stopper = stopper
@@ -47,6 +51,7 @@ class Shutdown:
         self._programs = programs
         self._done = done
         self._when_ueps_gone = ueps_gone
+        self._overdue = overdue
         self.signum = 0
 
     def begin(self, signum: int) -> None:
@@ -54,6 +59,7 @@ class Shutdown:
         if self.signum:
             return
         self.signum = signum
+        self._loop.call_later(_ALL_MAX, self._overdue)
         name = signal.Signals(signum).name
         log.info("%s: shutting down %d user endpoints", name, len(self._table))
         self._stopper.stopwaitsecs = min(self._stopper.stopwaitsecs, _UEPS_MAX)
@@ -75,7 +81,7 @@ class Shutdown:
     def _ueps_gone(self) -> None:
         for uep in self._table:
             log.error("killing what is left of a user endpoint %s", uep.label)
-            process.kill_tree(uep.child)
+        process.kill_all([uep.child for uep in self._table])
         self._when_ueps_gone()
         for worker in self._workers:
             worker.stop()

@@ -145,7 +145,12 @@ def worker(title: str, entry: str, account: Account, argument: Any, drop_first: 
 
 
 def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
-    """Shed the master's descriptors, scheduling, title and log."""
+    """Shed the master's descriptors, scheduling, title and log.
+
+    And its process group: what a terminal sends to all, such as ^C, is the master's to heed,
+    which ends the others in their order.
+    """
+    os.setpgid(0, 0)
     setproctitle.setproctitle(title)
     mepdlog.configure(title, [logging.NullHandler()])  # the handler's descriptor is closed
     for target, source in stdio.items():

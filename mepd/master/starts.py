@@ -41,6 +41,8 @@ from mepd.wire.worker import StartRequested
 
 log = logging.getLogger(__name__)
 
+_WORD_MAX = 50
+_TEXT_MAX = 2000
 _OPAQUE = "(PermissionError) see your system administrator"
 
 
@@ -271,18 +273,30 @@ class Starts:
 
     # --- stages -----------------------------------------------------------------------
     def _on_stage(self, uep: Uep, beside: Uep | None, frame: Any) -> None:
+        """Raises WireError, which closes the channel, for what is out of its order: when it
+        renders the user's options the child is the user."""
         message = codec.decode(frame, FROM_LAUNCH)
-        if isinstance(message, Mapped):
+        if isinstance(message, Mapped) and not uep.user:
             if beside is None:
                 self._on_mapped(uep, message)
             else:
                 self._rechecks.mapped(uep, beside, message)
-        elif isinstance(message, Refreshed) and beside is not None:
+        elif isinstance(message, Refreshed) and beside is not None and uep.user:
             self._rechecks.refreshed(uep, beside)
-        elif isinstance(message, SessionOpened):
-            uep.process = process.identify(message.pid) or uep.process
+        elif isinstance(message, SessionOpened) and uep.lifeline is not None and uep.user:
+            self._on_session(uep, message.pid)
         elif isinstance(message, Failed):
-            uep.failure = message
+            uep.failure = Failed(
+                message.stage[:_WORD_MAX], message.code,
+                message.reason[:_TEXT_MAX], message.public[:_TEXT_MAX],
+            )  # fmt: skip
+        else:
+            raise WireError(f"{type(message).__name__} out of order")
+
+    def _on_session(self, uep: Uep, pid: int) -> None:
+        """``pid`` is the UEP, if it is the session process's child; it may be gone by now."""
+        if uep.process == uep.child and process.parent_of(pid) == uep.child.pid:
+            uep.process = process.identify(pid) or uep.process
 
     def _on_mapped(self, uep: Uep, mapped: Mapped) -> None:
         refusal = self._late_refusal(uep, mapped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Collection
 
 from mepd.master import decisions
 from mepd.master.history import History, Kind
@@ -35,8 +36,14 @@ class Stopper:
 
     def stop(self, uep: Uep, reason: str, signum: int = signal.SIGTERM) -> bool:
         """Ask a UEP to finish; after stopwaitsecs its tree is killed. False if it is gone."""
+        if uep.state is not UepState.STOPPING:
+            uep.timers.append(
+                self._loop.call_later(self.stopwaitsecs, lambda: self.kill(uep, "deadline"))
+            )
+        return self._ask(uep, reason, signum)
+
+    def _ask(self, uep: Uep, reason: str, signum: int) -> bool:
         uep.stop_reason = uep.stop_reason or reason
-        first = uep.state is not UepState.STOPPING
         uep.state = next_state(uep.state, Event.STOP)
         log.info(
             "Signaling %s to user endpoint (pid: %d): %s %s",
@@ -45,17 +52,22 @@ class Stopper:
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"{_name(signum)}: {reason}")
         there = process.signal_process(uep.process, signum)
         self.wake(uep)
-        if first:
-            uep.timers.append(
-                self._loop.call_later(self.stopwaitsecs, lambda: self.kill(uep, "deadline"))
-            )
         return there
 
     def kill(self, uep: Uep, reason: str) -> None:
         """Kill a UEP, its group and all its descendants now.
 
-        A session process is left to close its session: it ends by itself then.
+        A session process is left to close its session, for which it has ``CLOSING_MAX``.
         """
+        self.kill_all([uep], reason)
+
+    def kill_all(self, ueps: Collection[Uep], reason: str) -> None:
+        """:meth:`kill` of many, which takes hardly longer than that of one."""
+        process.kill_all([uep.process for uep in ueps])
+        for uep in ueps:
+            self._killed(uep, reason)
+
+    def _killed(self, uep: Uep, reason: str) -> None:
         uep.stop_reason = uep.stop_reason or reason
         uep.state = next_state(uep.state, Event.STOP)
         log.warning(
@@ -63,7 +75,6 @@ class Stopper:
             uep.process.pid, reason, uep.label, extra=uep.about,
         )  # fmt: skip
         self._history.note_uep(Kind.SIGNALLED, uep, reason=f"SIGKILL: {reason}")
-        process.kill_tree(uep.process)
         self.wake(uep)
 
     def give_up(self, uep: Uep, reason: str) -> None:
@@ -96,8 +107,19 @@ class Stopper:
         return process.signal_process(uep.process, signum)
 
     def stop_all(self, reason: str, signum: int) -> None:
-        for uep in self._table:
-            self.stop(uep, reason, signum)
+        """Ask all to finish; those that are there after stopwaitsecs are killed together."""
+        ueps = list(self._table)
+
+        def overdue() -> None:
+            left = [uep for uep in ueps if self._table.get(uep.name) is uep]
+            self.kill_all(left, "deadline")
+
+        self._loop.call_later(self.stopwaitsecs, overdue)
+        for uep in ueps:
+            try:
+                self._ask(uep, reason, signum)
+            except Exception:
+                log.exception("a user endpoint was not told to stop", extra=uep.about)
 
     def reap_idle(self) -> None:
         """The backstop of the UEPs' own idle clocks; also finds those that hang."""

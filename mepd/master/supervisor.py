@@ -43,6 +43,15 @@ log = logging.getLogger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SIGSTKFLT = 16
+IGNORED = (
+    signal.SIGPIPE, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO,
+    signal.SIGPWR, _SIGSTKFLT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)  # fmt: skip
+"""What would end or stop the master and means nothing to it. Not what a fault raises."""
+_REASON_MAX = 1000
+"""Characters of what a worker says that mepctl status shows."""
 
 
 def start_rules(settings: Settings, worker: Account, debug: bool) -> StartRules:
@@ -97,7 +106,7 @@ class Supervisor:
         self.programs = self.config.programs.programs
         self._shutdown = Shutdown(
             self.loop, self.table, self.stopper, self._ends, self.workers, self.programs,
-            self.loop.stop, self._task_audit.close,
+            self.loop.stop, self._task_audit.close, self._overdue,
         )  # fmt: skip
         self._service = Service(
             self.loop, notifier, self.table, self.endpoints.values, self.config.is_rereading,
@@ -181,7 +190,8 @@ class Supervisor:
         self.loop.on_signal(signal.SIGHUP, self.reload)
         self.loop.on_signal(signal.SIGUSR1, self._dump)
         self.loop.on_signal(signal.SIGUSR2, self._reopen_logs)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _look_at_idle(self) -> None:
@@ -196,7 +206,17 @@ class Supervisor:
         children = [uep.child for uep in self.table] + self._task_audit.processes()
         children += [w.process for w in self.workers if w.process is not None]
         children += [p.process for p in self.programs if p.process is not None]
-        process.kill_all(children)
+        try:
+            process.kill_all(children)
+        except Exception:  # what is left dies with the master
+            log.exception("not all could be killed")
+
+    def _overdue(self) -> None:
+        """An orderly stop that does not come to its end is ended, and not called orderly."""
+        log.critical("the stop took too long: killing everything")
+        self.exit_code = os.EX_SOFTWARE
+        self.loop.stop()
+        self.emergency()
 
     # --- what administrators ask (Commander) -------------------------------------------
     def now(self) -> float:
@@ -312,6 +332,7 @@ class Supervisor:
             self.history.note(Kind.FAILED, name, stage="REQUEST", reason=message.reason)
 
     def _link_changed(self, endpoint: Endpoint, online: bool, reason: str) -> None:
+        reason = reason[:_REASON_MAX]
         if (endpoint.online, endpoint.reason) != (online, reason):
             kind = Kind.ONLINE if online else Kind.OFFLINE
             self.history.note(kind, endpoint.name, reason=reason, public="")

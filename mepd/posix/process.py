@@ -124,6 +124,13 @@ def _stat(pid: int) -> list[bytes]:
 
 
 @descriptors.spare()
+def parent_of(pid: int) -> int:
+    """The parent's pid of a process or a zombie; 0 if there is none."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+@descriptors.spare()
 def exec_confirmed(pid: int) -> bool:
     """Whether a forked child has exec'ed; False too when it is gone (proc(5), stat field 9)."""
     fields = _stat(pid)
@@ -182,13 +189,29 @@ def children() -> list[int]:
 @descriptors.spare()
 def descendants(*roots: int) -> list[ProcessId]:
     """All living descendants of these processes, by one look at /proc."""
-    below: dict[int, list[tuple[int, list[bytes]]]] = {}
+    return _below(_by_parent(), roots)
+
+
+_Children = dict[int, list[tuple[int, list[bytes]]]]
+
+
+def _by_parent() -> _Children:
+    """Every process with the fields of its stat, by its parent's pid."""
+    found: _Children = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (fields := _stat(int(name))):
-            below.setdefault(int(fields[1]), []).append((int(name), fields))
-    out, todo = [], list(roots)
+            found.setdefault(int(fields[1]), []).append((int(name), fields))
+    return found
+
+
+def _below(children: _Children, roots: Iterable[int]) -> list[ProcessId]:
+    out, todo = [], list(dict.fromkeys(roots))
+    seen = set(todo)
     while todo:
-        for pid, fields in below.pop(todo.pop(), ()):
+        for pid, fields in children.get(todo.pop(), ()):
+            if pid in seen:
+                continue
+            seen.add(pid)
             todo.append(pid)
             if fields[0] not in b"ZX":
                 out.append(ProcessId(pid, int(fields[19]) / _TICKS))
@@ -243,24 +266,33 @@ def kill_each(targets: Iterable[ProcessId]) -> None:
         signal_process(target, signal.SIGKILL)
 
 
-def _family(root: ProcessId) -> list[ProcessId]:
-    """A process and its descendants; nobody if its pid is another's by now.
+def _families(roots: Iterable[ProcessId]) -> list[ProcessId]:
+    """Processes and their descendants; without those whose pid is another's by now.
 
     Looked at after the descendants were listed: a pid that still is the process's was so
     before.
     """
-    found = descendants(root.pid)
-    return [root, *found] if identify(root.pid) == root else []
+    children = _by_parent()
+    out: dict[ProcessId, None] = {}
+    for root in roots:
+        found = _below(children, [root.pid])
+        if identify(root.pid) == root:
+            out.update(dict.fromkeys([root, *found]))
+    return list(out)
+
+
+def kill_tree(root: ProcessId) -> None:
+    """SIGKILL a process, its group and all its descendants, whatever their sessions."""
+    kill_all([root])
 
 
 @descriptors.spare()
-def kill_tree(root: ProcessId) -> None:
-    """SIGKILL a process, its group and all its descendants, whatever their sessions."""
-    family = freeze(lambda: _family(root))
-    signal_group(root, signal.SIGKILL)
+def kill_all(roots: Iterable[ProcessId]) -> None:
+    """:func:`kill_tree` of many: a look at /proc costs as much for all as for one."""
+    targets = list(roots)
+    if not targets:
+        return
+    family = freeze(lambda: _families(targets))
+    for root in targets:
+        signal_group(root, signal.SIGKILL)
     kill_each(family)
-
-
-def kill_all(targets: Iterable[ProcessId]) -> None:
-    for target in targets:
-        kill_tree(target)

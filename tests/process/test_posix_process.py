@@ -262,6 +262,26 @@ def test_kill_tree_reaches_other_sessions_and_stopped_processes() -> None:
     wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
 
 
+def test_many_trees_are_killed_by_the_same_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import os, time\nif os.fork() == 0: os.setsid()\nos.write(1, b'.')\ntime.sleep(60)"
+    tops = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(8)
+    ]
+    for top in tops:
+        assert top.stdout is not None
+        assert top.stdout.read(2) == b".."
+    family = process.descendants(*[top.pid for top in tops])
+    targets = [process.identify(top.pid) for top in tops]
+    looks: list[int] = []
+    real = process._by_parent
+    monkeypatch.setattr(process, "_by_parent", lambda: looks.append(1) or real())
+    gone = process.ProcessId(os.getpid(), 1.0)  # who has its pid is another
+    process.kill_all([gone, *(target for target in targets if target is not None)])
+    assert [top.wait() for top in tops] == [-signal.SIGKILL] * 8
+    assert len(family) == 8 and len(looks) <= 4
+    wait_for(lambda: all(is_gone(p.pid) for p in family), 2)
+
+
 def test_R1_a_guards_tree_ends_with_the_lifeline() -> None:
     """Also what daemonized: the guard is its subreaper."""
     ours, theirs = socket.socketpair()

@@ -248,6 +248,22 @@ def test_in_the_foreground_with_the_log_on_the_console(daemon: Daemon) -> None:
     assert err == daemon.log() and "mepd stopped" in err
 
 
+def test_R9_what_a_terminal_sends_to_all_ends_them_in_their_order(daemon: Daemon) -> None:
+    """^C goes to the whole process group: programs stay until the others have gone."""
+    daemon.configure(sections="[program:x]\ncommand = /bin/sleep 1000\n")
+    mepd = subprocess.Popen(
+        [PREFIX / "bin/mepd", "-n", "-c", daemon.conf], start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: "program x is running" in daemon.log())
+    wait_for(lambda: "amqp-consumer is ready" in daemon.log())
+    os.killpg(mepd.pid, signal.SIGINT)
+    assert mepd.wait(20) == 0
+    log = daemon.log()
+    assert log.count("program x started") == 1 and "broke the protocol" not in log
+    assert "consumer ended" not in log and log.endswith("mepd stopped\n")
+
+
 def test_the_numbers(daemon: Daemon, tmp_path: Path) -> None:
     daemon.configure(sections="[metrics]\ntextfile = mepd.prom\ninterval = 1\n")
     daemon.start()

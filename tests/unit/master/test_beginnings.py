@@ -24,7 +24,7 @@ from mepd.posix.process import ProcessId
 from mepd.wire import codec, start_request
 from mepd.wire.activity import ActivityReport, Refreshed
 from mepd.wire.framing import encode_frame
-from mepd.wire.stages import Failed, SessionOpened
+from mepd.wire.stages import Failed, Mapped, SessionOpened
 from mepd.wire.worker import StartRequested
 from tests.root import launching
 
@@ -185,17 +185,52 @@ def test_the_last_failure_of_a_launch_child_counts(rig: Rig) -> None:
     assert uep.state is UepState.LAUNCHING and not rig.audited and not rig.entries
 
 
-def test_a_word_of_a_refresh_from_a_new_start_means_nothing(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        [Refreshed()],
+        [Refreshed(), Refreshed()],
+        [SessionOpened(1)],
+        [Mapped("", 0, 0, "")],
+        [Mapped("harper", 1234, 1234, "i"), Mapped("root", 0, 0, "i")],
+        [Mapped("harper", 1234, 1234, "i"), Refreshed()],
+        [Mapped("harper", 1234, 1234, "i"), SessionOpened(1)],
+    ],
+)
+def test_what_a_launch_child_says_out_of_order_is_its_end(rig: Rig, words: list[Any]) -> None:
+    """It renders the user's options as the user: no word of it ends anybody else."""
     uep = rig.begun()
     child = uep.process
-    rig.say(Refreshed())
-    assert not rig.settled and not rig.entries and not rig.killed
-    assert (uep.process, uep.failure, uep.state) == (child, None, UepState.LAUNCHING)
+    rig.say(*words)
+    if words == [Mapped("", 0, 0, "")]:
+        rig.say(Mapped("root", 0, 0, ""), Mapped("root", 0, 0, ""))
+    assert rig.killed == ["its launch child broke the protocol"]
+    assert uep.process == child and uep.uid in (-1, 0, 1234) and not rig.settled
+
+
+@pytest.mark.parametrize("parent", [NO_PID, 1])
+def test_the_uep_of_a_session_process_is_its_child(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, parent: int
+) -> None:
+    """Or gone by now; another's process is never what will be signalled."""
+    uep = rig.begun()
+    uep.lifeline = socket.socket()
+    child = uep.process
     monkeypatch.setattr(process, "identify", lambda pid: ProcessId(pid, 5.0))
-    rig.say(SessionOpened(77))
-    assert uep.process == ProcessId(77, 5.0), "it is still listened to"
+    monkeypatch.setattr(process, "parent_of", lambda pid: parent)
+    rig.say(Mapped("harper", 1234, 1234, "i"), SessionOpened(77))
+    assert uep.process == (ProcessId(77, 5.0) if parent == NO_PID else child)
+    rig.say(SessionOpened(78))
+    assert uep.process.pid != 78 and not rig.killed
+
+
+def test_a_failure_as_long_as_a_frame_is_cut(rig: Rig) -> None:
+    uep = rig.begun()
+    rig.say(Failed("x" * 100, 70, "y" * 100_000, "z" * 100_000))
+    assert uep.failure is not None
+    assert (len(uep.failure.stage), len(uep.failure.reason), len(uep.failure.public)) == (
+        50, 2000, 2000,
+    )  # fmt: skip
 
 
 def test_junk_from_a_launch_child_is_its_end(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -44,6 +44,7 @@ class TestShutdown:
         said: list[Any] = []
         worker.stop = lambda: said.append("worker asked")
         monkeypatch.setattr(shutdown.process, "kill_tree", said.append)
+        monkeypatch.setattr(shutdown.process, "kill_all", said.extend)
         stopper: Any = SimpleNamespace(stopwaitsecs=60.0, stop_all=lambda *_: None)
         loop = Loop(Clock())
         table: Any = ueps
@@ -72,6 +73,25 @@ class TestShutdown:
         worker = SimpleNamespace(state=ProgramState.STOPPED, process=None)
         said = self.shut_down(monkeypatch, [], worker)
         assert said == ["no uep is left", "worker asked", "done"] and not caplog.records
+
+    def test_an_order_that_met_a_fault_ends_in_time(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise OSError(23, "Too many open files in system")
+
+        monkeypatch.setattr(shutdown.process, "kill_all", fails)
+        monkeypatch.setattr(shutdown, "_ALL_MAX", 0.05)
+        stopper: Any = SimpleNamespace(stopwaitsecs=60.0, stop_all=fails)
+        loop, table, ends = Loop(), [], None
+        ended: list[str] = []
+        over = Shutdown(
+            loop, table, stopper, ends, [], [], lambda: ended.append("in order"),  # type: ignore
+            overdue=lambda: ended.append("overdue") or loop.stop(),
+        )  # fmt: skip
+        loop.call_later(0.0, lambda: over.begin(signal.SIGTERM))
+        loop.run()
+        assert ended == ["overdue"] and "going on" in caplog.text
 
 
 class TestReaper:

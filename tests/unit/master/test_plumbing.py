@@ -170,7 +170,7 @@ def test_who_is_stopping_gets_no_second_deadline(monkeypatch: pytest.MonkeyPatch
     sent: list[int] = []
     killed: list[Any] = []
     monkeypatch.setattr(stopping.process, "signal_process", lambda _, number: sent.append(number))
-    monkeypatch.setattr(stopping.process, "kill_tree", killed.append)
+    monkeypatch.setattr(stopping.process, "kill_all", killed.extend)
     now = [0.0]
     loop, one = Loop(lambda: now[0]), uep()
     table = UepTable()
@@ -184,6 +184,30 @@ def test_who_is_stopping_gets_no_second_deadline(monkeypatch: pytest.MonkeyPatch
     now[0] = 10.5
     loop._turn()
     assert killed == [one.process]
+
+
+def test_R4_all_that_do_not_stop_are_killed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other would be a look at every process for each, while nothing else goes."""
+    killed: list[Any] = []
+    monkeypatch.setattr(stopping.process, "kill_all", lambda found: killed.append(list(found)))
+    now = [0.0]
+    loop, table = Loop(lambda: now[0]), UepTable()
+    ueps = [uep() for n in range(5)]
+    for n, one in enumerate(ueps):
+        one.name, one.process = f"u{n}", ProcessId(2**22 + n, 0.0)
+        table.add(one)
+
+    def refused(target: Any, number: int) -> bool:
+        if len(killed) == 0 and target is ueps[1].process:
+            raise OSError(23, "Too many open files in system")
+        return True
+
+    monkeypatch.setattr(stopping.process, "signal_process", refused)
+    Stopper(loop, table, 10.0).stop_all("mepd is shutting down", signal.SIGTERM)
+    table.remove(ueps[0])
+    now[0] = 10.5
+    loop._turn()
+    assert killed == [[one.process for one in ueps[1:]]]
 
 
 class Reaper:
@@ -270,6 +294,21 @@ class TestPrecheck:
     def test_one_that_says_what_nobody_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(WireError):
             Checker(monkeypatch, framing.encode_frame({"kind": "Nonsense"})).check()
+
+    def test_R9_one_that_stands_still_does_not_keep_mepd_from_stopping(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Signals wait for the loop, which is not there yet."""
+        checker = Checker(monkeypatch, b"")
+        checker.theirs.close()
+        checker.ours, checker.theirs = socket.socketpair()
+        spawned = SimpleNamespace(pid=2**22 + 9, sock=checker.ours, stderr=checker.stderr)
+        monkeypatch.setattr(precheck.spawner, "worker", lambda *_: spawned)
+        pending: list[set[signal.Signals]] = [set(), {signal.SIGCHLD}, {signal.SIGTERM}]
+        monkeypatch.setattr(signal, "sigpending", lambda: pending.pop(0))
+        with pytest.raises(InterruptedError):
+            checker.check()
+        assert not pending
 
     def test_no_folder_needs_no_process(self) -> None:
         precheck.check({}, Account("mepd", 999, 999, "", "/", "/bin/sh"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from mepd.config.settings import ControlSection, MepdSection, Settings
+from mepd.errors import WireError
 from mepd.master import spawner
 from mepd.master.supervisor import Supervisor
 from mepd.master.workers import Worker
@@ -127,6 +129,41 @@ def test_in_an_emergency_everything_is_killed(rig: Rig, monkeypatch: pytest.Monk
     assert killed == [one, two, three, four]
 
 
+def test_what_a_worker_says_at_length_leaves_status_an_answer(rig: Rig) -> None:
+    for reason in ("a" * 5_000_000, "b" * 5_000_000):
+        rig.hear(wire.EndpointOnline("test", False, reason))
+    assert len(rig.endpoint.reason) == 1000
+    assert len(json.dumps(rig.it.status())) < 10_000
+
+
+def test_an_id_that_is_anothers_is_no_word_of_a_worker(rig: Rig) -> None:
+    with pytest.raises(WireError):
+        rig.hear(wire.EndpointRegistered("test", launching.MEP.replace("4", "5")))
+    assert rig.endpoint.endpoint_id == launching.MEP and not rig.endpoint.registered
+
+
+def test_a_stop_that_takes_too_long_is_ended_and_has_its_code(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(rig.it, "emergency", lambda: killed.append("all"))
+    rig.it.loop.call_later(0.0, rig.it._overdue)
+    rig.it.loop.run()
+    assert killed == ["all"] and rig.it.exit_code == os.EX_SOFTWARE
+    assert "took too long" in caplog.text
+
+
+def test_an_emergency_that_meets_a_fault_is_an_end_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_: Any) -> None:
+        raise OSError(23, "Too many open files in system")
+
+    monkeypatch.setattr(process, "kill_all", refused)
+    rig.it.emergency()
+    assert "not all could be killed" in caplog.text
+
+
 @pytest.mark.parametrize("listening", [True, False])
 def test_it_leaves_with_its_code_and_takes_only_its_own_socket_along(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, listening: bool
@@ -160,6 +197,7 @@ def test_signals_have_their_meanings(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         meant[number]()
     assert begun == [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
-    assert meant[signal.SIGPIPE] is signal.SIG_IGN and not rig.it.starts.accepting
+    others = (signal.SIGPIPE, signal.SIGALRM, signal.SIGTSTP, signal.SIGRTMIN, signal.SIGRTMAX)
+    assert {meant[number] for number in others} == {signal.SIG_IGN} and not rig.it.starts.accepting
     assert meant[signal.SIGHUP] == rig.it.reload
     assert set(meant[0]) <= set(meant), "none is let through that nobody handles"
