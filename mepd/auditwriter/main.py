@@ -32,7 +32,8 @@ _RETRY_EVERY = 0.5
 _LAST_WORDS = 1
 """Seconds to write what is left when the master has gone."""
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1,
-            signal.SIGUSR2, signal.SIGPIPE)  # fmt: skip
+            signal.SIGUSR2, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN,
+            signal.SIGTTOU)  # fmt: skip
 _CONTROL_MAX = 4096
 
 
@@ -228,6 +229,7 @@ def run(sock: socket.socket, plan: Plan, drop: Callable[[], None], master: int) 
 
     signal.signal(signal.SIGCONT, parent_died)
     try:
+        die_with_parent(master)  # while the log is opened, which can take without end
         log = LogFile(plan.path)
         drop()
         die_with_parent(master, signal.SIGCONT)

@@ -28,7 +28,8 @@ _PACKET_MAX = 1024 * 1024
 _LAST_WORDS = 1
 """Seconds to write what is left when the master has gone."""
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1,
-            signal.SIGUSR2, signal.SIGPIPE)  # fmt: skip
+            signal.SIGUSR2, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN,
+            signal.SIGTTOU)  # fmt: skip
 
 MAKERS: dict[str, Callable[[MepdSection], logging.Handler]] = {
     "file": lambda s: sinks.RotatingFile(s.logfile, s.logfile_maxbytes, s.logfile_backups),
@@ -47,6 +48,7 @@ class Sink:
         self._alert = alert
         self._lost = 0
         self._why = ""
+        self._trouble = ""
 
     def write(self, record: logging.LogRecord) -> None:
         try:
@@ -56,6 +58,11 @@ class Sink:
                 self._lost = 0
                 self._alert("")
             self._handler.emit(record)
+            trouble = getattr(self._handler, "trouble", "")
+            if trouble != self._trouble:
+                self._trouble = trouble
+                said = f"the log ({self.name}) cannot be rotated, and grows: {trouble}"
+                self._alert(said if trouble else "")
         except OSError as e:
             self._lost += 1
             self._why = e.strerror or type(e).__name__
@@ -154,6 +161,7 @@ def run(sock: socket.socket, section: MepdSection, master: int) -> int:
 
     signal.signal(signal.SIGCONT, parent_died)
     try:
+        die_with_parent(master)  # while the log is opened, which can take without end
         writer = Writer(sock, section)
         die_with_parent(master, signal.SIGCONT)
     except (OSError, ProcessLookupError) as e:

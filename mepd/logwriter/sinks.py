@@ -8,6 +8,7 @@ import logging.handlers
 import os
 import socket
 import sys
+import time
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mepd.log import LineFormatter, whom
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
+_ROTATE_AGAIN = 60.0
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
@@ -22,7 +24,8 @@ _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 class RotatingFile(logging.handlers.RotatingFileHandler):
     """The log file, with supervisord's logfile_maxbytes and logfile_backups.
 
-    A line that does not fit on the disk leaves no part of itself behind, and raises.
+    A line that does not fit on the disk leaves no part of itself behind, and raises. A log
+    that cannot be rotated grows; after a while that is tried again.
     """
 
     def __init__(self, path: Path, maxbytes: int, backups: int) -> None:
@@ -31,6 +34,8 @@ class RotatingFile(logging.handlers.RotatingFileHandler):
             errors="backslashreplace",
         )  # fmt: skip
         self.setFormatter(LineFormatter())
+        self.trouble = ""
+        self._retry_at = 0.0
 
     def _open(self) -> TextIOWrapper:
         """For appending, so that a file cut by somebody else has no hole; not for everybody."""
@@ -50,14 +55,24 @@ class RotatingFile(logging.handlers.RotatingFileHandler):
         """Raises OSError."""
         if self.stream is None:
             self.stream = self._open()
-        if self.shouldRollover(record):
-            self.doRollover()
+        if time.monotonic() >= self._retry_at and self.shouldRollover(record):
+            self._rotate()
+        if self.stream is None:
+            self.stream = self._open()
         data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
         fd = self.stream.fileno()
         written = os.write(fd, data)
         if written < len(data):
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _rotate(self) -> None:
+        try:
+            self.doRollover()
+            self.trouble = ""
+        except OSError as e:
+            self.trouble = e.strerror or str(e)
+            self._retry_at = time.monotonic() + _ROTATE_AGAIN
 
     def reopen(self) -> None:
         """After it was moved away. Raises OSError; then the next line tries again."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from mepd import log as mepdlog
 from mepd.config.settings import MepdSection
+from mepd.errors import WireError
 from mepd.master import decisions, spawner, words
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
@@ -89,8 +90,8 @@ class LogWriter(logging.Handler):
         assert self._socket is not None and self.process is not None
         self._socket.settimeout(_BEGIN_MAX)
         try:
-            word = json.loads(self._socket.recv(words.SIZE_MAX) or b"{}")
-        except OSError:
+            word = words.parse(self._socket.recv(words.SIZE_MAX) or b"{}")
+        except (OSError, WireError):
             word = {"error": f"log {self._section.logfile}: cannot be opened in {_BEGIN_MAX:g} s"}
         if "ready" not in word:
             signal_process(self.process, signal.SIGKILL)
@@ -108,7 +109,7 @@ class LogWriter(logging.Handler):
 
     def _watch(self) -> None:
         assert self._reaper is not None and self.process is not None
-        self._reaper.watch(self.process.pid, self._ended)
+        self._reaper.watch(self.process.pid, self._ended, unstoppable=True)
         self._look(self._blocked)
 
     def _look(self, blocked: bool) -> None:
@@ -124,6 +125,9 @@ class LogWriter(logging.Handler):
         except EOFError:
             self._loop.forget(self._socket.fileno())
             return
+        except WireError as e:
+            self._replace(f"broke the protocol: {e}")
+            return
         if word is None:
             return
         if "ready" in word:
@@ -133,6 +137,13 @@ class LogWriter(logging.Handler):
         before, self.alert = self.alert, str(word.get("error", word.get("alert", self.alert)))
         if self.alert and ("alert" in word or self.alert != before):
             log.critical("%s", self.alert)
+
+    def _replace(self, why: str) -> None:
+        assert self._socket is not None and self._loop is not None
+        self._loop.forget(self._socket.fileno())
+        log.error("log-writer %s", why)
+        if self.process is not None:
+            signal_process(self.process, signal.SIGKILL)
 
     def _ended(self, status: int) -> None:
         if self._socket is not None and self._loop is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -30,14 +31,24 @@ class Reaper:
         self.spares: Callable[[int], bool] = lambda _uid: False
         self.on_orphan: Callable[[], None] = lambda: None
         self._watchers: dict[int, Callable[[int], None]] = {}
+        self._unstoppable: dict[int, bool] = {}
         self._before = set(process.children())
 
-    def watch(self, pid: int, callback: Callable[[int], None]) -> None:
-        """Call ``callback`` with the wait status (wait(2)) when ``pid`` has ended."""
+    def watch(
+        self, pid: int, callback: Callable[[int], None], unstoppable: bool = False
+    ) -> None:
+        """Call ``callback`` with the wait status (wait(2)) when ``pid`` has ended.
+
+        One that is ``unstoppable`` is sent SIGCONT whenever it is stopped: nothing would
+        tell that it does no more.
+        """
         self._watchers[pid] = callback
+        if unstoppable:
+            self._unstoppable[pid] = False
 
     def collect(self) -> None:
         """Reap what has ended. Each pid is looked at before it is waited for."""
+        self._continue_stopped()
         for _ in range(_TURN_MAX):
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -49,7 +60,18 @@ class Reaper:
             self._ended(info.si_pid, status)
         os.kill(os.getpid(), signal.SIGCHLD)  # the rest in the next turn
 
+    def _continue_stopped(self) -> None:
+        for pid, known in self._unstoppable.items():
+            with contextlib.suppress(ChildProcessError):
+                if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is None:
+                    continue
+                os.kill(pid, signal.SIGCONT)
+                self._unstoppable[pid] = True
+                if not known:
+                    log.warning("pid %d was stopped: it is to go on, now and always", pid)
+
     def _ended(self, pid: int, status: int) -> None:
+        self._unstoppable.pop(pid, None)
         callback = self._watchers.pop(pid, None)
         if callback is None:
             self._before.discard(pid)

@@ -16,7 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from mepd.errors import WireError
 from mepd.master import decisions, spawner, words
+from mepd.master.bucket import Bucket
 from mepd.master.endpoints import Endpoint
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 ENTRY = "mepd.auditwriter.main"
 _STABLE_AFTER = 10.0
+_WORDS_MAX = 100
+"""At once; for long, one a second: it tries a log that cannot be written twice in that time."""
 
 
 class AuditWriter:
@@ -78,8 +82,9 @@ class AuditWriter:
             self._again()
             return
         self._socket = sock
+        self._words = Bucket(1.0, _WORDS_MAX, _WORDS_MAX, self._loop.clock())
         self.process = identify(pid) or ProcessId(pid, 0.0)
-        self._reaper.watch(pid, self._ended)
+        self._reaper.watch(pid, self._ended, unstoppable=True)
         self._waiting = deque(self._live())
         self._flush()
 
@@ -109,8 +114,16 @@ class AuditWriter:
         assert self._socket is not None
         try:
             word = words.hear(self._socket)
+            if word is not None and not self._words.take(self._loop.clock()):
+                raise WireError("it speaks without end")
         except EOFError:
             self._loop.forget(self._socket.fileno())
+            return
+        except WireError as e:
+            log.error("audit-writer of %s broke the protocol: %s", self._path, e)
+            self._loop.forget(self._socket.fileno())
+            if self.process is not None:
+                signal_process(self.process, signal.SIGKILL)
             return
         if word is None:
             return
@@ -148,7 +161,7 @@ class AuditWriter:
 
     def _last_word(self) -> None:
         assert self._socket is not None
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, WireError):
             word = words.hear(self._socket)
             if word and "error" in word:
                 self._failed(str(word["error"]))

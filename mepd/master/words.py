@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from typing import Any
+
+from mepd.errors import WireError
+from mepd.wire.framing import parse_json
 
 SIZE_MAX = 4096
 
@@ -12,7 +14,7 @@ SIZE_MAX = 4096
 def hear(sock: socket.socket) -> dict[str, Any] | None:
     """The next word of a socket that does not block; None if there is none now.
 
-    Raises EOFError when the process is gone.
+    Raises EOFError when the process is gone, WireError for what none of ours says.
     """
     try:
         data = sock.recv(SIZE_MAX)
@@ -22,5 +24,12 @@ def hear(sock: socket.socket) -> dict[str, Any] | None:
         data = b""
     if not data:
         raise EOFError
-    word: dict[str, Any] = json.loads(data)
+    return parse(data)
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """The word that a packet holds. Raises WireError."""
+    word = parse_json(data)
+    if type(word) is not dict or not all(isinstance(v, (str, bool)) for v in word.values()):
+        raise WireError("it is no object of texts")
     return word

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mepd.config.settings import MepdSection
@@ -85,6 +86,24 @@ def test_rotation_by_size(make: Make, tmp_path: Path) -> None:
     text = "".join((tmp_path / n).read_text() for n in ("mepd.log.2", "mepd.log.1", "mepd.log"))
     numbers = [int(x.split("line ")[1][:4]) for x in text.splitlines()]
     assert numbers == list(range(numbers[0], 60))
+
+
+def test_R7_a_log_that_cannot_be_rotated_grows(
+    make: Make, tmp_path: Path, loop: Loop, reaper: Reaper,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """No line is lost for it, and it is told once."""
+    (tmp_path / "mepd.log.1").mkdir()
+    writer = make(logfile_maxbytes=1000, logfile_backups=1)
+    writer.attach(loop, reaper)
+    for n in range(60):
+        say(writer, f"line {n:04d} " + "x" * 40)
+    run_until(loop, lambda: writer.alert)
+    assert "cannot be rotated, and grows: Is a directory" in writer.alert
+    writer.close()
+    said = [x for x in lines(tmp_path / "mepd.log") if " line " in x]
+    assert [int(x.split("line ")[1][:4]) for x in said] == list(range(60))
+    assert [r.message for r in caplog.records].count(writer.alert) == 1
 
 
 def test_rotation_without_backups_empties_the_log(make: Make, tmp_path: Path) -> None:
@@ -218,6 +237,24 @@ if sys.argv[2] == "stopped":
     os.kill(writer.process.pid, signal.SIGSTOP)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_R1_it_ends_with_a_master_that_is_killed_while_the_log_is_opened(tmp_path: Path) -> None:
+    """A FIFO that nobody reads stands for a disk that is stuck."""
+    path = tmp_path / "mepd.log"
+    os.mkfifo(path)
+    master = subprocess.Popen([sys.executable, "-c", _MASTER, str(path), "running"])
+
+    def writer() -> list[psutil.Process]:
+        found = psutil.Process(master.pid).children()
+        return [p for p in found if "log-writer" in " ".join(p.cmdline())]
+
+    (one,) = wait_for(writer, 10)
+    wait_for(lambda: one.status() == psutil.STATUS_SLEEPING, 10)
+    time.sleep(0.2)
+    master.kill()
+    master.wait()
+    wait_for(lambda: is_gone(one.pid), 3, "the end of the log-writer")
 
 
 @pytest.mark.parametrize("state", ["running", "stopped"])

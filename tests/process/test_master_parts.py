@@ -163,6 +163,78 @@ def test_channel_with_junk_is_closed(loop: Loop, junk: bytes) -> None:
     theirs.close()
 
 
+def test_one_that_sends_without_end_takes_no_whole_turn(loop: Loop) -> None:
+    """Frames wait for later turns, in their order, and nothing more is read meanwhile."""
+    got: list[int] = []
+    others: list[int] = []
+    ours, theirs = socket.socketpair()
+    closed: list[str] = []
+
+    def slow(frame: Any) -> None:
+        time.sleep(0.003)
+        got.append(frame)
+
+    Channel(loop, ours, slow, closed.append)
+    theirs.sendall(b"".join(encode_frame(n) for n in range(100)))
+
+    def other() -> None:
+        others.append(len(got))
+        loop.call_later(0.0, other)
+
+    other()
+    run_until(loop, lambda: len(got) == 100)
+    assert got == list(range(100))
+    assert max(b - a for a, b in zip(others, others[1:], strict=False)) < 50
+    theirs.close()
+    run_until(loop, lambda: closed == [""])
+
+
+def test_many_that_send_without_end_share_a_turn(loop: Loop) -> None:
+    others: list[float] = []
+    got: list[int] = []
+    pairs = [socket.socketpair() for _ in range(40)]
+
+    def slow(frame: Any) -> None:
+        time.sleep(0.002)
+        got.append(frame)
+
+    for ours, theirs in pairs:
+        Channel(loop, ours, slow, lambda _: None)
+        theirs.sendall(b"".join(encode_frame(n) for n in range(10)))
+
+    def other() -> None:
+        others.append(len(got))
+        loop.call_later(0.0, other)
+
+    other()
+    run_until(loop, lambda: len(got) == 400)
+    assert max(b - a for a, b in zip(others, others[1:], strict=False)) < 200
+    for _, theirs in pairs:
+        theirs.close()
+
+
+def test_frames_after_one_that_met_a_fault_are_handled(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    got: list[int] = []
+    ours, theirs = socket.socketpair()
+
+    def faulty(frame: Any) -> None:
+        got.append(frame)
+        if frame == 1:
+            raise KeyError("a fault of ours")
+
+    channel = Channel(loop, ours, faulty, lambda _: None)
+    theirs.sendall(b"".join(encode_frame(n) for n in range(3)))
+    run_until(loop, lambda: got == [0, 1, 2])
+    theirs.sendall(b"".join(encode_frame(n) for n in range(3)))
+    channel.drain()
+    assert got == [0, 1, 2, 0, 1, 2]
+    assert "going on" in caplog.text and "a last word was not handled" in caplog.text
+    channel.close()
+    theirs.close()
+
+
 def _echo_worker(sock: socket.socket) -> int:
     """A worker for the tests: ready, then says what it is told to register."""
     from mepd.wire import codec
@@ -238,6 +310,64 @@ def test_a_worker_that_breaks_the_protocol_is_replaced(
     run_until(loop, lambda: len(ups) == 2)
     worker.stop()
     run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def _ready_again(sock: socket.socket) -> int:
+    from mepd.wire import codec
+
+    for _ in range(1000):
+        sock.sendall(encode_frame(codec.encode(wire.Ready())))
+    sock.recv(1)
+    return 0
+
+
+def test_a_worker_is_ready_once(loop: Loop, reaper: Reaper, harper: User) -> None:
+    """Each time it is given all that it is to serve: one that is ready without end is not."""
+    account = accounts.lookup(harper.name)
+    worker = Worker(
+        loop, reaper, "again", f"{__name__}:_ready_again", account, wire.FROM_CONSUMER
+    )
+    ups: list[int] = []
+    downs: list[int] = []
+    worker.on_up = lambda: ups.append(1)
+    worker.on_down = lambda: downs.append(1)
+    worker.start()
+    run_until(loop, lambda: downs)
+    assert len(ups) == 1
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def test_workers_are_not_of_the_terminals_group(loop: Loop, reaper: Reaper, harper: User) -> None:
+    """^C is for the master, which ends the others in their order."""
+    worker = make_worker(loop, reaper, harper)
+    ups: list[int] = []
+    worker.on_up = lambda: ups.append(worker.process.pid if worker.process else 0)
+    worker.start()
+    run_until(loop, lambda: ups)
+    assert os.getpgid(ups[0]) == ups[0]
+    worker.stop()
+    run_until(loop, lambda: worker.state is ProgramState.STOPPED)
+
+
+def test_what_is_not_to_stop_goes_on(
+    loop: Loop, reaper: Reaper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that writes a log: nothing else would tell that it does no more."""
+    pid = process.fork(lambda: time.sleep(600) or 0)  # type: ignore[func-returns-value]
+    ended: list[int] = []
+    reaper.watch(pid, ended.append, unstoppable=True)
+
+    def stopped() -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    for _ in range(3):
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(stopped, 5)
+        run_until(loop, lambda: not stopped())
+    assert caplog.text.count("was stopped") == 1
+    os.kill(pid, signal.SIGKILL)
+    run_until(loop, lambda: ended)
 
 
 def test_R6_fork_refused_is_tried_again(

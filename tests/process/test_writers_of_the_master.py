@@ -46,8 +46,11 @@ class FakeReaper:
     def __init__(self) -> None:
         self.ended: dict[int, Any] = {}
 
-    def watch(self, pid: int, callback: Any) -> None:
+    def watch(self, pid: int, callback: Any, unstoppable: bool = False) -> None:
         self.ended[pid] = callback
+
+
+JUNK = [b"x", b"[]", b"7", b'{"alert": {}}', b'{"error": [1]}', b"[" * 4000, b"\xff\xfe", b"null"]
 
 
 def sleeper() -> int:
@@ -156,6 +159,22 @@ class TestLogWriter:
         writers.theirs[0].send(b'{"alert": ""}')
         hear()
         assert writer.alert == ""
+        writer.close()
+
+    @pytest.mark.parametrize("junk", JUNK)
+    def test_one_that_says_what_none_says_is_replaced(
+        self, writers: Writers, caplog: Any, junk: bytes
+    ) -> None:
+        loop, reaper = FakeLoop(), FakeReaper()
+        writer = LogWriter(SECTION)
+        writer.attach(loop, reaper)  # type: ignore[arg-type]
+        ((hear, _),) = loop.watched.values()
+        writers.theirs[0].send(junk)
+        hear()
+        status = os.waitpid(writers.pids[0], 0)[1]
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert "broke the protocol" in caplog.text and not loop.watched
+        reaper.ended[writers.pids[0]](status)
         writer.close()
 
     def test_it_is_started_again_and_loses_nothing(self, writers: Writers) -> None:
@@ -310,6 +329,33 @@ class TestAuditWriter:
         writers.theirs[0].close()
         rig.hear()
         assert not rig.loop.watched, "its end is told by the reaper"
+
+    @pytest.mark.parametrize("junk", JUNK)
+    def test_one_that_says_what_none_says_is_replaced(
+        self, writers: Writers, caplog: Any, junk: bytes
+    ) -> None:
+        """It reads what users' programs write, and may be theirs by then."""
+        rig = AuditRig()
+        rig.hear()
+        writers.theirs[0].send(junk)
+        rig.hear()
+        status = os.waitpid(writers.pids[0], 0)[1]
+        assert os.WTERMSIG(status) == signal.SIGKILL and not rig.loop.watched
+        assert "broke the protocol" in caplog.text
+        rig.reaper.ended[writers.pids[0]](status)
+        rig.loop.timers.pop()[1]()
+        assert len(writers.pids) == 2
+
+    def test_one_that_speaks_without_end_is_replaced(self, writers: Writers, caplog: Any) -> None:
+        rig = AuditRig()
+        rig.hear()
+        for n in range(200):
+            if not rig.loop.watched:
+                break
+            writers.theirs[0].send(json.dumps({"alert": str(n)}).encode())
+            rig.hear()
+        assert os.WTERMSIG(os.waitpid(writers.pids[0], 0)[1]) == signal.SIGKILL
+        assert caplog.text.count("cannot be written") < 110
 
     def test_its_last_word_is_heard_and_it_is_started_again(
         self, writers: Writers, caplog: Any
