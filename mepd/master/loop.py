@@ -37,7 +37,8 @@ class Timer:
 
 
 class Loop:
-    """A selectors loop. Signal handlers do nothing; a wakeup descriptor feeds the loop."""
+    """A selectors loop. Signal handlers only note which it was; a wakeup descriptor feeds the
+    loop, and may lose one where more arrive than a pipe has room for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -47,6 +48,7 @@ class Loop:
         self.turn_began = clock()
         self._running = False
         self._signals: dict[int, Callback] = {}
+        self._arrived: dict[int, None] = {}
         self._faults: collections.deque[float] = collections.deque(maxlen=_FAULTS_MAX)
         self._wakeup_r, self._wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wakeup_r, self._on_wakeup)
@@ -89,14 +91,15 @@ class Loop:
         """Call back in the loop, never in the handler; also for what comes before run()."""
         signal.set_wakeup_fd(self._wakeup_w, warn_on_full_buffer=False)
         self._signals[number] = callback
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda which, _: self._arrived.setdefault(which))
 
     def _on_wakeup(self) -> None:
         try:
             numbers = os.read(self._wakeup_r, 4096)
         except BlockingIOError:
             return
-        for number in dict.fromkeys(numbers):
+        noted, self._arrived = self._arrived, {}
+        for number in dict.fromkeys([*numbers, *noted]):
             if number in self._signals:
                 self._guarded(self._signals[number])
 

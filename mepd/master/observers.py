@@ -44,7 +44,7 @@ class Observers:
     def begin(self) -> None:
         """Write the file now, and again and again, by what the configuration says then."""
         section = self._section()
+        self._loop.call_later(section.interval, self.begin)  # first: whatever happens
         self._log_writer.publish(
             section.textfile, self.metrics.text() if section.textfile else ""
         )
-        self._loop.call_later(section.interval, self.begin)

@@ -105,6 +105,26 @@ def test_signals_arrive_in_the_loop(loop: Loop) -> None:
     signal.signal(signal.SIGUSR1, old)
 
 
+def test_R9_no_signal_is_lost_behind_a_flood_of_others(loop: Loop) -> None:
+    """More than the wakeup descriptor has room for, while a turn takes long."""
+    seen: list[int] = []
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.on_signal(number, lambda number=number: seen.append(number))  # type: ignore[misc]
+
+    def long_turn() -> None:
+        for _ in range(70_000):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    loop.call_later(0.0, long_turn)
+    try:
+        run_until(loop, lambda: signal.SIGUSR2 in seen)
+        assert seen.count(signal.SIGUSR2) == 1 and signal.SIGUSR1 in seen
+    finally:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def test_channel_both_ways_and_end_of_file(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     got: list[Any] = []
