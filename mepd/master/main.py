@@ -23,7 +23,7 @@ from mepd.master import control, precheck
 from mepd.master.logs import LogFailure, LogWriter
 from mepd.master.loop import LoopFailure
 from mepd.master.supervisor import SIGNALS, Supervisor
-from mepd.posix import accounts, daemon, rlimits
+from mepd.posix import accounts, daemon, descriptors, rlimits
 from mepd.posix.accounts import Account
 from mepd.posix.notify import Notifier
 
@@ -232,8 +232,10 @@ def _serve(args: argparse.Namespace, settings: Settings, ready: daemon.Readiness
 
 def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run mepd; returns a sysexits(3) code. ``environ`` is for %(ENV_X)s in mepd.conf."""
+    descriptors.standard_streams()
     args = _arguments(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGCHLD):  # ignored, the latter hides every end
+        signal.signal(number, signal.SIG_DFL)
     rlimits.no_core_dumps_yet()  # the memory of mepd and its children holds credentials
     ready = daemon.Readiness(-1)
     try:

@@ -267,7 +267,7 @@ class Starts:
                 f"{int(Stage.PREPARE)}; (TimeoutError) the user endpoint did not start in time]",
             )  # fmt: skip
             if uep.lifeline is None:
-                self._stopper.kill(uep, reason)
+                self._stopper.kill_soon(uep, reason)
             else:
                 self._stopper.give_up(uep, reason)
 

@@ -33,12 +33,15 @@ class Stopper:
         self._table = table
         self._history = history or History()
         self.stopwaitsecs = stopwaitsecs
+        self._overdue: list[tuple[Uep, str]] = []
 
     def stop(self, uep: Uep, reason: str, signum: int = signal.SIGTERM) -> bool:
         """Ask a UEP to finish; after stopwaitsecs its tree is killed. False if it is gone."""
         if uep.state is not UepState.STOPPING:
             uep.timers.append(
-                self._loop.call_later(self.stopwaitsecs, lambda: self.kill(uep, "deadline"))
+                self._loop.call_later(
+                    self.stopwaitsecs, lambda: self.kill_soon(uep, "deadline")
+                )
             )
         return self._ask(uep, reason, signum)
 
@@ -67,6 +70,19 @@ class Stopper:
         for uep in ueps:
             self._killed(uep, reason)
 
+    def kill_soon(self, uep: Uep, reason: str) -> None:
+        """:meth:`kill` in the next turn, together with all others whose time is up now."""
+        if not self._overdue:
+            self._loop.call_later(0.0, self._kill_overdue)
+        self._overdue.append((uep, reason))
+
+    def _kill_overdue(self) -> None:
+        found, self._overdue = self._overdue, []
+        left = [(uep, reason) for uep, reason in found if uep.state is not UepState.GONE]
+        process.kill_all([uep.process for uep, _ in left])
+        for uep, reason in left:
+            self._killed(uep, reason)
+
     def _killed(self, uep: Uep, reason: str) -> None:
         uep.stop_reason = uep.stop_reason or reason
         uep.state = next_state(uep.state, Event.STOP)
@@ -80,7 +96,7 @@ class Stopper:
     def give_up(self, uep: Uep, reason: str) -> None:
         """Kill one with PAM that does not start, after a moment to close its session."""
         self.stop(uep, reason)
-        uep.timers.append(self._loop.call_later(_MOMENT, lambda: self.kill(uep, reason)))
+        uep.timers.append(self._loop.call_later(_MOMENT, lambda: self.kill_soon(uep, reason)))
 
     def wake(self, uep: Uep) -> None:
         """Have a session process end with its UEP: one that was stopped goes on, and modules

@@ -192,7 +192,7 @@ class Supervisor:
         self.loop.on_signal(signal.SIGUSR2, self._reopen_logs)
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # also what whoever started mepd blocked
 
     def _look_at_idle(self) -> None:
         """Often enough for the shortest heartbeat among the UEPs, seldom when there is none."""

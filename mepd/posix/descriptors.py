@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -74,6 +75,18 @@ def null_stdio(which: Iterable[int] = (0, 1, 2)) -> None:
     finally:
         if null not in which:
             os.close(null)
+
+
+def standard_streams() -> None:
+    """/dev/null for each of descriptors 0 to 2 that is closed, and Python's streams for them.
+
+    What is opened next would else take their numbers, and get what is meant for a terminal.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if not _is_open(fd):
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
 
 
 def memory_file(name: str) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -262,6 +262,42 @@ def test_R9_what_a_terminal_sends_to_all_ends_them_in_their_order(daemon: Daemon
     log = daemon.log()
     assert log.count("program x started") == 1 and "broke the protocol" not in log
     assert "consumer ended" not in log and log.endswith("mepd stopped\n")
+
+
+def _blocked() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _ignored() -> None:
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _closed() -> None:
+    os.closerange(0, 3)
+
+
+@pytest.mark.parametrize("options", [[], ["-n"]])
+@pytest.mark.parametrize("inherited", [_blocked, _ignored, _closed])
+def test_D6_what_it_was_started_with_does_not_keep_it_from_its_work(
+    daemon: Daemon, options: list[str], inherited: Callable[[], None]
+) -> None:
+    """It notices the ends of its children, has its standard streams, and stops when told."""
+    starter = subprocess.Popen(
+        [PREFIX / "bin/mepd", "-c", daemon.conf, *options], preexec_fn=inherited,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: "amqp-consumer is ready" in daemon.log(), what="the start")
+    master = psutil.Process(daemon.pid)
+    assert {os.readlink(f"/proc/{master.pid}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
+    children = master.children()
+    (consumer,) = [p for p in children if p.cmdline()[:1] == ["mepd: amqp-consumer"]]
+    consumer.kill()
+    wait_for(lambda: daemon.log().count("amqp-consumer is ready") == 2, what="another one")
+    os.kill(master.pid, signal.SIGTERM)
+    assert starter.wait(20) == 0
+    wait_for(lambda: is_gone(master.pid), 20, "the end of mepd")
+    assert daemon.log().endswith("mepd stopped\n")
 
 
 def test_the_numbers(daemon: Daemon, tmp_path: Path) -> None:

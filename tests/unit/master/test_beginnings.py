@@ -58,7 +58,8 @@ class Rig:
                 (text, sorted(tokens))
             ),
         )
-        stopper: Any = SimpleNamespace(kill=lambda uep, reason: self.killed.append(reason))
+        kill = lambda uep, reason: self.killed.append(reason)  # noqa: E731
+        stopper: Any = SimpleNamespace(kill=kill, kill_soon=kill)
         self.ends: Any = SimpleNamespace(ended=lambda uep, status: None)
         reaper: Any = SimpleNamespace(watch=self.ended.__setitem__)
         audit: Any = SimpleNamespace(

@@ -210,6 +210,26 @@ def test_R4_all_that_do_not_stop_are_killed_together(monkeypatch: pytest.MonkeyP
     assert killed == [[one.process for one in ueps[1:]]]
 
 
+def test_R4_those_whose_time_is_up_at_once_are_killed_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file system that hangs makes all of them silent at the same moment."""
+    killed: list[Any] = []
+    monkeypatch.setattr(stopping.process, "kill_all", lambda found: killed.append(list(found)))
+    monkeypatch.setattr(stopping.process, "signal_process", lambda *_: True)
+    now = [0.0]
+    loop, ueps = Loop(lambda: now[0]), [uep() for _ in range(5)]
+    stopper = Stopper(loop, UepTable(), 10.0)
+    for n, one in enumerate(ueps):
+        one.process = ProcessId(2**22 + n, 0.0)
+        stopper.stop(one, "hung: silent for 100 s")
+    ueps[0].state = UepState.GONE
+    now[0] = 10.5
+    loop._turn()
+    assert killed == [[one.process for one in ueps[1:]]]
+    assert caplog.text.count("Forcibly killing") == 4
+
+
 class Reaper:
     def __init__(self, strays: list[int]) -> None:
         self.strays, self.sessions = strays, []  # type: ignore[var-annotated]
