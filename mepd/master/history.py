@@ -17,6 +17,8 @@ FAILURES_MAX = 200
 _LAST_MAX = 2000
 _REASON_MAX = 1000
 _RAW_MAX = 64 * 1024
+_NAME_MAX = 256
+"""Characters of a name from outside: a thousand entries are kept, and a name can be megabytes."""
 
 RUN = "RUN"
 """The stage of a user endpoint that had started and ended otherwise than by its own will."""
@@ -91,7 +93,8 @@ class History:
         """Something happened that is not about one UEP in the table."""
         for key in ("reason", "public"):
             fields[key] = _line(fields.get(key, ""))
-        entry = Entry(round(self._clock(), 3), kind, endpoint, **fields)
+        fields["username"] = fields.get("username", "")[:_NAME_MAX]
+        entry = Entry(round(self._clock(), 3), kind, endpoint[:_NAME_MAX], **fields)
         self._events.append(entry)
         if kind is Kind.FAILED:
             self._failures.append(entry)

@@ -58,6 +58,13 @@ def test_a_reason_as_long_as_a_frame_takes_no_time(text: str) -> None:
     assert time.process_time() - before < 10
 
 
+def test_names_from_outside_do_not_fill_the_memory() -> None:
+    h = History()
+    h.note(Kind.FAILED, "e" * 5_000_000, name="uep.a", username="u" * 5_000_000)
+    (entry,) = h.failures()
+    assert (entry.endpoint, entry.username) == ("e" * 256, "u" * 256)
+
+
 def test_listeners_hear_until_they_leave() -> None:
     h = History()
     heard: list[Entry] = []
