@@ -22,7 +22,7 @@ _KILLED_MAX = 0.7
 _WORKERS_MAX = 1.2
 _PROGRAMS_MAX = 2.8
 _TICK = 0.02
-_ALL_MAX = 9.5
+_ALL_MAX = 9.8
 
 
 class Shutdown:
