@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -45,9 +46,11 @@ def fork(child: Callable[[], int]) -> int:
     the child. Nothing of the parent's is collected there: a socket in its garbage would
     close by number what the child has opened since. An exception leaves the child with
     EX_SOFTWARE and a traceback on stderr.
-    Returns the child's pid. Raises OSError when the fork is refused; must be called in
-    the main thread (PDEATHSIG fires when the forking thread ends).
+    Returns the child's pid. Raises OSError when the fork is refused, and RuntimeError in
+    another thread than the main one (PDEATHSIG fires when the forking thread ends).
     """
+    if threading.get_native_id() != os.getpid():
+        raise RuntimeError("forks are the main thread's")
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()

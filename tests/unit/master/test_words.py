@@ -156,7 +156,7 @@ class TestNotices:
             return True
 
         link = ConsumerLink(send)
-        link.notify_failure("gpu", {"x": "y" * WORKER_FRAME_MAX}, "died", ["t1"])
+        link.notify_failure("gpu", {}, "died" * WORKER_FRAME_MAX, ["t1"])
         assert sent == [Settle("t1")] and not link.waits_for("gpu")
         assert "failure notice for endpoint gpu not sent: frame of" in caplog.text
         link.ready()
