@@ -106,6 +106,13 @@ def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Control
     return ControlSection(**convert(found.sections.get("control", {}), CONTROL, environ))
 
 
+def salvage_control(path: Path, environ: Mapping[str, str] = os.environ) -> ControlSection:
+    """:func:`load_control` for a file with errors in other sections: the mepd that runs has an
+    earlier version of it. Raises ConfigError or OSError."""
+    found = inifile.salvage(path.absolute(), "control", CONTROL)
+    return ControlSection(**convert(found, CONTROL, environ))
+
+
 def _labels(found: Collected, kind: str) -> list[tuple[str, str]]:
     """(section, NAME) of every section of a kind. Raises ConfigError if one lacks its key."""
     labels = []

@@ -7,6 +7,7 @@ the environment of that section only.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import dataclasses
 import glob
 import re
@@ -70,9 +71,9 @@ class _Parser(configparser.RawConfigParser):
 
     OPTCRE = re.compile(r"(?P<option>[^=:]*)(?P<vi>[=:])\s*(?P<value>.*)$")
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = True) -> None:
         super().__init__(
-            strict=True, inline_comment_prefixes=(";",), default_section="\0", interpolation=None
+            strict=strict, inline_comment_prefixes=(";",), default_section="\0", interpolation=None
         )
         self.key_lines: list[int] = []
         self._now = 0
@@ -212,6 +213,22 @@ def read(path: Path, layout: Layout, environ: Mapping[str, str]) -> Collected:
     for value in reader.read(path):
         reader.include(value)
     return reader.found
+
+
+def salvage(path: Path, section: str, keys: Keys) -> Section:
+    """A section of ``path`` alone, though there may be errors elsewhere in the file.
+
+    Raises ConfigError, also for an error in that section, or OSError.
+    """
+    parser = _Parser(strict=False)
+    text = textfile.read_text(path) or ""
+    _check_text(text, path)
+    with contextlib.suppress(configparser.Error):  # raised when all else has been read
+        parser.read_numbered(text)
+    found = dict(parser.items(section)) if parser.has_section(section) else {}
+    for key in found.keys() - keys.keys():
+        raise ConfigError(f"unknown key {key!r} in [{section}]{nearest(key, keys)}", str(path))
+    return {key: Value(raw, path, 0, f"[{section}] {key}") for key, raw in found.items()}
 
 
 def convert(section: Section, keys: Keys, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Target:
     socket: Path | None
 
     def socket_path(self) -> Path:
-        """The control socket: named, or as the configuration says. Raises ConfigError."""
+        """The control socket: named, or as the configuration says, also where there is an
+        error elsewhere in it. Raises ConfigError."""
         if self.socket is not None:
             return self.socket
         from mepd.config import ini
@@ -41,6 +42,13 @@ class Target:
         except FileNotFoundError:
             if self.config is not None:
                 raise
+        except ConfigError as e:
+            try:
+                found = ini.salvage_control(path).file
+            except (ConfigError, OSError):
+                raise e from None
+            click.echo(f"mepctl: {e}", err=True)
+            return found
         return ControlSection().file
 
     def call(self, verb: str, **args: Any) -> Any:

@@ -215,6 +215,25 @@ class TestWhichMepd:
         assert mepctl("kill", "e909", "--configuration", conf).returncode == 0
         assert mepctl("list", "-s", tmp_path / "none").returncode == os.EX_UNAVAILABLE
 
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ("[endpont:x]\n", ":3: unknown section [endpont:x]"),
+            ("nonsense\n", ":3: neither a [section] nor key = value"),
+            ("[mepd]\nlogfil=x\n", ":4: unknown key 'logfil' in [mepd]"),
+            ("[mepd]\nuser=a\nuser=b\n", ":5: [mepd] user stands twice"),
+        ],
+    )
+    def test_an_error_elsewhere_hides_no_mepd(
+        self, server: FakeMepd, tmp_path: Path, wrong: str, said: str
+    ) -> None:
+        """Just then one wants to ask the one that runs."""
+        conf = tmp_path / "mepd.conf"
+        conf.write_text(f"[control]\nfile = mepd.sock\n{wrong}")
+        done = mepctl("-c", conf, "status")
+        assert done.returncode == 0 and "RUNNING" in done.stdout
+        assert done.stderr.startswith(f"mepctl: {conf}{said}")
+
     def test_a_wrong_configuration(self, tmp_path: Path) -> None:
         conf = tmp_path / "mepd.conf"
         conf.write_text("[control]\nfil = mepd.sock\n")
