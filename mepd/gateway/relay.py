@@ -163,7 +163,9 @@ class Relay:
         self._metrics.results.inc(len(fresh))
         if len(fresh) < len(results):
             unwanted = len(results) - len(fresh)
-            self._sparing.write(logging.INFO, "results", "%d were not awaited", unwanted)
+            self._sparing.write(
+                logging.INFO, "results", "%d results were not awaited", unwanted
+            )
         await self.send(fresh)
 
     def _settle(self, batch: list[_Delivery]) -> None:

@@ -199,10 +199,11 @@ def test_a_teardown_that_cannot_be_run_is_told(service: Service, start: Start) -
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({**THREADS, "heartbeat_period": 10**400}, "heartbeat_period: needs a number of seconds"),
+        ({**THREADS, "heartbeat_period": 10**400}, "a number of 401 characters"),
         ({**THREADS, "heartbeat_period": 1e-300}, "heartbeat_period: needs a number of seconds"),
         ({**THREADS, "heartbeat_period": 86401}, "heartbeat_period: needs a number of seconds"),
-        ({**THREADS, "idle_heartbeats_soft": 10**400}, "idle_heartbeats_soft: needs a whole"),
+        ({**THREADS, "heartbeat_period": 10**250}, "heartbeat_period: needs a number of seconds"),
+        ({**THREADS, "idle_heartbeats_soft": 10**250}, "idle_heartbeats_soft: needs a whole"),
         ({**THREADS, "idle_heartbeats_hard": 2**63}, "idle_heartbeats_hard: needs a whole number"),
         ({**THREADS, "amqp_port": 65536}, "amqp_port: needs a whole number from 1 to 65535"),
         ({"engine": {"type": "ThreadPoolEngine", "max_workers": 40_000}}, "engine.max_workers:"),
@@ -210,7 +211,7 @@ def test_a_teardown_that_cannot_be_run_is_told(service: Service, start: Start) -
         ({**THREADS, "endpoint_setup": "\0"}, "endpoint_setup: needs a string"),
         (
             {"engine": {"type": "GlobusComputeEngine", "cores_per_worker": 10**400}},
-            "engine.cores_per_worker: needs a number",
+            "a number of 401 characters",
         ),
     ],
 )

@@ -188,8 +188,8 @@ def test_a_configuration_that_is_missing_or_of_another(daemon: Daemon, harper: U
     included = daemon.folder / "a.inc"
     included.symlink_to("nowhere")
     done = daemon.start("-n")
-    assert done.returncode == os.EX_NOINPUT
-    assert done.stderr == f"mepd: {included}: No such file or directory\n"
+    assert done.returncode == os.EX_CONFIG
+    assert done.stderr == f"mepd: {included}: is a link to a file that does not exist\n"
 
 
 def test_an_endpoint_that_may_not_be_read(daemon: Daemon, harper: User) -> None:

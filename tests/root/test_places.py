@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mepd.model import Stage, StartRequest
-from mepd.posix import accounts
+from mepd.posix import accounts, descriptors
 from tests.conftest import User, make_user, need_root, remove_user
 from tests.root import launching
 
@@ -184,6 +184,7 @@ def test_F3_a_user_at_the_limit_of_pipes(harper: User, tmp_path: Path) -> None:
     pid = os.fork()
     if not pid:
         try:
+            descriptors.close_all_but([0, 1, 2, tell])
             resource.setrlimit(resource.RLIMIT_NOFILE, (2 * wanted + 100, hard))
             os.setgroups([])
             os.setresgid(harper.gid, harper.gid, harper.gid)
@@ -193,6 +194,7 @@ def test_F3_a_user_at_the_limit_of_pipes(harper: User, tmp_path: Path) -> None:
             time.sleep(600)
         finally:
             os._exit(1)
+    os.close(tell)
     try:
         assert int(os.read(ready, 20)) <= 8192, "the limit was reached"
         text = launching.TEMPLATE + "".join(f"# {'x' * 70}\n" for _ in range(14300))
@@ -212,4 +214,3 @@ def test_F3_a_user_at_the_limit_of_pipes(harper: User, tmp_path: Path) -> None:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         os.close(ready)
-        os.close(tell)
