@@ -234,8 +234,8 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
     """Run mepd; returns a sysexits(3) code. ``environ`` is for %(ENV_X)s in mepd.conf."""
     descriptors.standard_streams()
     args = _arguments(sys.argv[1:] if argv is None else argv)
-    for number in (signal.SIGPIPE, signal.SIGCHLD):  # ignored, the latter hides every end
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it hides every end
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a process that has ended is an error
     rlimits.no_core_dumps_yet()  # the memory of mepd and its children holds credentials
     ready = daemon.Readiness(-1)
     try:

@@ -6,6 +6,7 @@ process without rights that ends with its answer has them.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -20,11 +21,14 @@ from mepd.posix.accounts import Account
 from mepd.wire import codec, framing
 from mepd.wire.worker import FROM_WATCHER, Stop, Validate, Validated
 
+log = logging.getLogger(__name__)
+
 _ENTRY = "mepd.watcher.main:check"
 _PATIENCE = 30.0
 _LOOK = 0.2
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _CHUNK = 64 * 1024
+_WORDS_MAX = 16 * 1024
 
 
 def check(folders: Mapping[Path, Mapping[str, str]], account: Account) -> None:
@@ -43,12 +47,25 @@ def check(folders: Mapping[Path, Mapping[str, str]], account: Account) -> None:
             if error:
                 raise ConfigError(str(folder / error))
         _send(spawned.sock, Stop())
+    except OSError:
+        log.error("config-check did not answer: %s", _last_words(spawned.stderr) or "no word")
+        raise
     finally:
         spawned.sock.close()
         if identity is not None:
             process.kill_tree(identity)
         os.waitpid(spawned.pid, 0)
         os.close(spawned.stderr)
+
+
+def _last_words(stderr: int) -> str:
+    """What the process had to say of its end, by its last line."""
+    os.set_blocking(stderr, False)
+    try:
+        lines = os.read(stderr, _WORDS_MAX).decode("utf-8", "replace").split("\n")
+    except BlockingIOError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _send(sock: socket.socket, message: object) -> None:

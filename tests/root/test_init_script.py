@@ -85,6 +85,6 @@ def test_C5_start_after_sigkill(script: Script) -> None:
 def test_a_wrong_configuration_does_not_start(script: Script, tmp_path: Path) -> None:
     (tmp_path / "mepd.conf").write_text("[mepd]\nlogfil = x\n")
     assert script("start") == 1
-    assert script("status") == 4
+    assert script("status") == 3
     (tmp_path / "mepd.conf").unlink()
     assert script("start") == 6

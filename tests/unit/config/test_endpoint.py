@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -250,6 +251,7 @@ class TestReading:
     def test_a_folder_in_a_files_place_is_named_and_leaves_nothing_open(self, folder: Path) -> None:
         path = folder / "user_environment.yaml"
         path.mkdir()
+        gc.collect()  # what earlier tests left open is not to be closed meanwhile
         before = descriptors.open_descriptors()
         with pytest.raises(ConfigError, match="user_environment.yaml: is no regular file"):
             snapshot(folder)

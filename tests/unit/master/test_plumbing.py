@@ -330,5 +330,19 @@ class TestPrecheck:
             checker.check()
         assert not pending
 
+    def test_what_one_that_dies_has_to_say_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        checker = Checker(monkeypatch, b"")
+        reader, writer = os.pipe()
+        os.dup2(reader, checker.stderr)
+        os.close(reader)
+        os.write(writer, b"Traceback (most recent call last):\nImportError: no yaml\n\n")
+        os.close(writer)
+        checker.theirs.close()
+        with pytest.raises(OSError):
+            checker.check()
+        assert "config-check did not answer: ImportError: no yaml" in caplog.text
+
     def test_no_folder_needs_no_process(self) -> None:
         precheck.check({}, Account("mepd", 999, 999, "", "/", "/bin/sh"))
