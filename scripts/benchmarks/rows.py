@@ -136,6 +136,13 @@ ROWS = (
         USERS,
     ),
     Row(
+        "stop-200",
+        rows_many.stop_200,
+        (("nothing left", "s", 2.0),),
+        rows_many.stop_200_floor,
+        USERS,
+    ),
+    Row(
         "gateway-starts",
         rows_gateway.starts,
         (("starts", "1/s", None), ("first results", "1/s", None)),

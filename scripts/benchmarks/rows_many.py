@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -32,14 +33,24 @@ def stop_floor(side: Side) -> Samples:
     return {"nothing left": [floors.stop(side.users[:FEW]) for _ in range(3)]}
 
 
-def stop_100(side: Side) -> Samples:
-    """From SIGTERM until nothing is left, with 100 user endpoints; the peer's start in minutes."""
-    side.stream_ueps(HUNDRED)
-    return {"nothing left": [side.stop()]}
+def _stop_of(count: int) -> Callable[[Side], Samples]:
+    def stop_many(side: Side) -> Samples:
+        """From SIGTERM until nothing is left; so many of the peer's take minutes to start."""
+        side.stream_ueps(count)
+        return {"nothing left": [side.stop()]}
+
+    return stop_many
 
 
-def stop_100_floor(side: Side) -> Samples:
-    return {"nothing left": [floors.stop((side.users * HUNDRED)[:HUNDRED])]}
+def _floor_of(count: int) -> Callable[[Side], Samples]:
+    def floor(side: Side) -> Samples:
+        return {"nothing left": [floors.stop((side.users * count)[:count])]}
+
+    return floor
+
+
+stop_100, stop_100_floor = _stop_of(HUNDRED), _floor_of(HUNDRED)
+stop_200, stop_200_floor = _stop_of(MANY), _floor_of(MANY)
 
 
 def many(side: Side) -> Samples:
