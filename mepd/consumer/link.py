@@ -42,7 +42,9 @@ CONSUMER_TAG = "mepd"
 class Carrier(Protocol):
     """What sends failure notices."""
 
-    def submit(self, notice: Notice, done: Callable[[str], None]) -> None: ...
+    def submit(
+        self, notice: Notice, done: Callable[[str], None], sent: Callable[[], None]
+    ) -> None: ...
 
 
 class EndpointLink:
@@ -272,13 +274,20 @@ class EndpointLink:
         self._deliveries.settle(token.delivery_tag)
 
     def send_notice(
-        self, text: str, amqp_creds: dict[str, Any], done: Callable[[str], None]
+        self,
+        text: str,
+        amqp_creds: dict[str, Any],
+        done: Callable[[str], None],
+        sent: Callable[[], None] = lambda: None,
     ) -> None:
-        """Tell the service through this link's own broker that a UEP failed."""
+        """Tell the service through this link's own broker that a UEP failed.
+
+        ``sent`` is called when that is on its way, and ``done`` when it is known how it ended.
+        """
 
         def submit() -> None:
             notice = Notice(text, self._own, self.serve.amqp_port, amqp_creds)
-            self._notices.submit(notice, done)
+            self._notices.submit(notice, done, sent)
 
         if self._own is None and self._draining and self._asking:
             self._waiting.append(submit)

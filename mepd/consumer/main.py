@@ -27,6 +27,7 @@ from mepd.wire.worker import (
     DrainEndpoint,
     DropEndpoint,
     NoticeDone,
+    NoticeSent,
     Ping,
     Pong,
     Ready,
@@ -145,7 +146,10 @@ class Consumer:
         if link is None:
             done("the endpoint is not served")
         else:
-            link.send_notice(message.text, message.amqp_creds, done)
+            link.send_notice(
+                message.text, message.amqp_creds, done,
+                lambda: self._pipe.send(NoticeSent(message.notice_id)),
+            )  # fmt: skip
 
     def _stop(self) -> None:
         if self._stopping:

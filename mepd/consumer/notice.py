@@ -82,12 +82,19 @@ def write(notice: Notice) -> Letter:
 
 
 class _Sending:
-    """One notice under way: ``done`` once, ``gone`` once when its connection is."""
+    """One notice under way: ``done`` once, ``gone`` once when its connection is, and before
+    ``sent`` if it has left for the broker."""
 
     def __init__(
-        self, loop: Any, letter: Letter, done: Callable[[str], None], gone: Callable[[], None]
+        self,
+        loop: Any,
+        letter: Letter,
+        done: Callable[[str], None],
+        gone: Callable[[], None],
+        sent: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._sent = sent
         self._letter = letter
         self._done: Callable[[str], None] | None = done
         self._timer = loop.call_later(PATIENCE_S, self._timed_out)
@@ -104,6 +111,12 @@ class _Sending:
     def _publish(self) -> None:
         letter = self._letter
         self._publisher.publish(letter.exchange, letter.routing_key, letter.body, self._confirmed)
+        # pika writes in the next turn of the loop; two timers later that turn is over
+        self._loop.call_later(0, lambda: self._loop.call_later(0, self._tell_sent))
+
+    def _tell_sent(self) -> None:
+        if self._done is not None:
+            self._sent()
 
     def _confirmed(self, reason: str) -> None:
         self._finish(reason)
@@ -125,15 +138,22 @@ class Notices:
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
-        self._queue: collections.deque[tuple[Letter, Callable[[str], None]]] = collections.deque()
+        self._queue: collections.deque[
+            tuple[Letter, Callable[[str], None], Callable[[], None]]
+        ] = collections.deque()
         self._in_flight = 0
 
     @property
     def idle(self) -> bool:
         return not self._queue and not self._in_flight
 
-    def submit(self, notice: Notice, done: Callable[[str], None]) -> None:
-        """Send a notice; ``done`` gets an empty text, or the reason why it was not sent."""
+    def submit(
+        self, notice: Notice, done: Callable[[str], None], sent: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send a notice; ``done`` gets an empty text, or the reason why it was not sent.
+
+        ``sent`` is called when it has left for the broker.
+        """
         try:
             letter = write(notice)
         except WireError as e:
@@ -142,14 +162,14 @@ class Notices:
         if len(self._queue) >= QUEUED_MAX:
             done("too many notices are waiting")
             return
-        self._queue.append((letter, done))
+        self._queue.append((letter, done, sent))
         self._pump()
 
     def _pump(self) -> None:
         while self._queue and self._in_flight < IN_FLIGHT_MAX:
-            letter, done = self._queue.popleft()
+            letter, done, sent = self._queue.popleft()
             self._in_flight += 1
-            _Sending(self._loop, letter, done, self._landed)
+            _Sending(self._loop, letter, done, self._landed, sent)
 
     def _landed(self) -> None:
         self._in_flight -= 1

@@ -32,6 +32,7 @@ class Answered:
         self._open: dict[str, int] = {}
         self._settled: dict[int, float] = {}
         self._before: set[int] = set()
+        self._sent: set[str] = set()
 
     def is_new(self, token: str, request: StartRequest) -> bool:
         """Whether a delivery is to be begun; then it is remembered by its token."""
@@ -41,8 +42,13 @@ class Answered:
         self._open[token] = key
         return True
 
+    def sent(self, token: str) -> None:
+        """Its failure is on its way: known as told, should the consumer die now."""
+        self._sent.add(token)
+
     def settled(self, token: str, told: bool) -> None:
         """It runs, or its user was ``told`` why not; else it may come again."""
+        self._sent.discard(token)
         key = self._open.pop(token, None)
         if key is not None and told:
             self._prune()
@@ -50,6 +56,9 @@ class Answered:
 
     def lost(self) -> None:
         """The consumer is gone, and with it every token."""
+        for token in self._sent & self._open.keys():
+            self._settled[self._open[token]] = self._clock()
+        self._sent.clear()
         self._open.clear()
         self._prune()
         self._before = set(self._settled)

@@ -94,8 +94,9 @@ class Channel:
         while self._sock is not None and self._loop.clock() < until:
             before = self._received, self._reader.pending
             try:
-                self._receive(until)
-                self._take(b"", until)
+                self._take(b"", until)  # what waits to be handled comes before the end of file
+                if self._sock is not None and self._reader.pending == before[1]:
+                    self._receive(until)
             except Exception:
                 log.exception("a last word was not handled")
             if (self._received, self._reader.pending) == before:
@@ -178,8 +179,10 @@ class Channel:
         self._loop.watch(self._fd, read, self._write if self._out else None)
 
     def _has_last_words(self) -> bool:
-        """Whether a peer that has ended said something that is to be read yet."""
+        """Whether a peer that has ended said something that is to be read or handled yet."""
         assert self._sock is not None
+        if self._reader.pending:
+            return True
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
         except OSError:

@@ -10,7 +10,7 @@ from typing import Any
 from mepd.errors import WireError
 from mepd.master.answered import Answered
 from mepd.model import StartRequest
-from mepd.wire.worker import NoticeDone, SendNotice, Settle
+from mepd.wire.worker import NoticeDone, NoticeSent, SendNotice, Settle
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,9 @@ class ConsumerLink:
     """Settles deliveries when their outcome is known, and has failures told to users.
 
     Tokens die with the consumer that gave them: its unacknowledged deliveries come again
-    from the broker. A notice that hangs on no delivery is kept for the next consumer.
+    from the broker. A notice that hangs on no delivery is kept for the next consumer. One that
+    was on its way when the consumer died counts as told: the broker's word of it takes as long
+    as its disk.
     """
 
     def __init__(self, send: Callable[[Any], bool]) -> None:
@@ -31,6 +33,7 @@ class ConsumerLink:
         self._send = send
         self._numbers = itertools.count(1)
         self._notices: dict[str, tuple[SendNotice, frozenset[str]]] = {}
+        self._on_its_way: set[str] = set()
         self._answered = Answered()
 
     def is_new(self, token: str, request: StartRequest) -> bool:
@@ -67,8 +70,16 @@ class ConsumerLink:
         """Whether a notice for this endpoint is on its way."""
         return any(notice.endpoint == endpoint for notice, _ in self._notices.values())
 
+    def notice_sent(self, word: NoticeSent) -> None:
+        """A notice has left for the broker."""
+        if word.notice_id in self._notices:
+            self._on_its_way.add(word.notice_id)
+            for token in self._notices[word.notice_id][1]:
+                self._answered.sent(token)
+
     def notice_done(self, done: NoticeDone) -> str:
         """A notice is out, or cannot be; the endpoint that it was for, if it is known."""
+        self._on_its_way.discard(done.notice_id)
         notice, tokens = self._notices.pop(done.notice_id, (None, frozenset()))
         if notice is None:
             return ""
@@ -83,8 +94,9 @@ class ConsumerLink:
         self._notices = {
             key: (notice, frozenset())
             for key, (notice, tokens) in self._notices.items()
-            if not tokens
+            if not tokens and key not in self._on_its_way
         }
+        self._on_its_way.clear()
 
     def ready(self) -> None:
         """A new consumer is there: give it what the old one could not send."""

@@ -305,6 +305,8 @@ class Supervisor:
     def _from_consumer(self, message: Any) -> None:
         if isinstance(message, wire.StartRequested):
             self.starts.requested(message)
+        elif isinstance(message, wire.NoticeSent):
+            self.link.notice_sent(message)
         elif isinstance(message, wire.NoticeDone):
             self.config.forget_drained(self.link.notice_done(message))
         else:

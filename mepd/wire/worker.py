@@ -139,6 +139,13 @@ class RequestRefused:
 
 
 @dataclass(frozen=True)
+class NoticeSent:
+    """A notice is on its way to the broker, which has not confirmed it yet."""
+
+    notice_id: str
+
+
+@dataclass(frozen=True)
 class NoticeDone:
     notice_id: str
     sent: bool
@@ -180,6 +187,7 @@ FROM_CONSUMER = (
     RegistrationFailed,
     StartRequested,
     RequestRefused,
+    NoticeSent,
     NoticeDone,
 )
 TO_WATCHER = (Validate, Ping, Stop)

@@ -32,6 +32,7 @@ from uep_fixtures import (
 )
 
 from mepd.wire.message import Task, pack_task
+from tests.conftest import is_gone
 
 Start = Callable[..., Uep]
 
@@ -61,9 +62,7 @@ def naps(path: str, seconds: float) -> int:
 
 
 def gone(*pids: int) -> bool:
-    return not any(
-        psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids
-    )
+    return all(is_gone(pid) for pid in pids)
 
 
 @pytest.mark.parametrize("config", [THREADS, PROCESSES], ids=["threads", "processes"])

@@ -38,6 +38,23 @@ def test_A1_what_was_not_answered_is_new_again() -> None:
     assert known.is_new("b:2", REQUEST)
 
 
+def test_A1_a_failure_that_was_on_its_way_is_not_told_again() -> None:
+    known = Answered()
+    assert known.is_new("a:1", REQUEST)
+    known.sent("a:1")
+    known.lost()
+    assert not known.is_new("b:1", REQUEST)
+
+
+def test_A1_a_failure_that_the_broker_did_not_take_may_come_again() -> None:
+    known = Answered()
+    known.is_new("a:1", REQUEST)
+    known.sent("a:1")
+    known.settled("a:1", False)
+    known.lost()
+    assert known.is_new("b:1", REQUEST)
+
+
 def test_another_request_of_the_same_name_is_new() -> None:
     known = Answered()
     known.is_new("a:1", REQUEST)

@@ -260,6 +260,40 @@ def test_orphans_are_looked_for_once_at_a_time(caplog: pytest.LogCaptureFixture)
     assert reaper.sessions == [0, 0] and not caplog.records
 
 
+def test_a_drain_hears_what_waits_to_be_handled_before_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that is killed has said more than its share of a turn allowed to handle."""
+    monkeypatch.setattr(channels, "TURN_MAX", -1.0)
+    loop = Loop()
+    heard: list[Any] = []
+    ours, theirs = socket.socketpair()
+    made = Channel(loop, ours, heard.append, lambda _reason: None)
+    theirs.sendall(b"".join(framing.encode_frame(n) for n in range(9)))
+    theirs.close()
+    loop._turn()
+    assert len(heard) < 9
+    made.drain()
+    assert heard == list(range(9))
+
+
+def test_an_answer_that_meets_the_end_hides_none_of_the_words_before_it() -> None:
+    loop = Loop()
+    heard: list[Any] = []
+    ours, theirs = socket.socketpair()
+
+    def answer(frame: Any) -> None:
+        heard.append(frame)
+        made.send("yes")
+
+    made = Channel(loop, ours, answer, lambda _reason: None)
+    theirs.sendall(b"".join(framing.encode_frame(n) for n in range(9)))
+    theirs.close()
+    loop._turn()
+    made.drain()
+    assert heard == list(range(9))
+
+
 # --- the check before the start ---------------------------------------------------------
 class Checker:
     """The process that checks, as far as the test lets it answer."""

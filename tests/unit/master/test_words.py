@@ -13,7 +13,7 @@ from mepd.master import consumer, lines, words
 from mepd.master.consumer import ConsumerLink
 from mepd.wire import codec
 from mepd.wire.framing import WORKER_FRAME_MAX, encode_frame
-from mepd.wire.worker import NoticeDone, SendNotice, Settle
+from mepd.wire.worker import NoticeDone, NoticeSent, SendNotice, Settle
 
 
 @pytest.fixture
@@ -145,6 +145,18 @@ class TestNotices:
     def link(self) -> tuple[ConsumerLink, list[Any]]:
         sent: list[Any] = []
         return ConsumerLink(lambda message: sent.append(message) or True), sent  # type: ignore
+
+    def test_A1_one_on_its_way_is_not_given_to_the_next_consumer(self) -> None:
+        link, sent = self.link()
+        link.notify_failure("gpu", {}, "died")
+        link.notify_failure("gpu", {}, "died, too")
+        link.notice_sent(NoticeSent(sent[0].notice_id))
+        link.lost()
+        link.ready()
+        assert [m.text for m in sent] == ["died", "died, too", "died, too"]
+        link.notice_sent(NoticeSent("n99"))  # of an earlier life
+        link.notice_done(NoticeDone(sent[1].notice_id, True))
+        assert not link.waits_for("gpu")
 
     def test_one_that_fits_no_frame_is_settled(self, caplog: pytest.LogCaptureFixture) -> None:
         """It would be the end of each consumer that it is given to."""

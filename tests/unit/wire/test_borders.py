@@ -21,6 +21,7 @@ GOOD: dict[str, tuple[Decode, list[Any]]] = {
             codec.encode(worker.StartRequested("a-1:1:debug", "debug", {"name": "x"})),
             codec.encode(worker.OwnIdentities("debug", ["id"])),
             codec.encode(worker.RegistrationFailed("debug", "no", True)),
+            codec.encode(worker.NoticeSent("1")),
             codec.encode(worker.NoticeDone("1", True)),
         ],
     ),

@@ -28,6 +28,7 @@ GOOD: list[Any] = [
     worker.RegistrationFailed("debug", "no", True),
     worker.StartRequested("a-1:1:debug", "debug", {}),
     worker.RequestRefused("debug", "no"),
+    worker.NoticeSent("1"),
     worker.NoticeDone("1", True),
     worker.Changed(["/etc/mepd/mepd.conf"]),
     worker.Validate("1", "debug", {"config.yaml": ""}),
