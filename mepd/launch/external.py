@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mepd.errors import MepdError
-from mepd.posix import guard, syscalls
+from mepd.posix import orphans, syscalls
 from mepd.posix.process import die_with_parent
 from mepd.wire.framing import parse_json
 
@@ -92,7 +92,7 @@ def _run(command: list[str], request: bytes, timeout: float) -> bytes:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        guard.sweep()
+        orphans.end()
         syscalls.set_subreaper(False)
     if process.returncode:
         raise MapperError(f"exit code {process.returncode}")

@@ -21,7 +21,7 @@ from mepd.errors import PamError
 from mepd.launch import environment
 from mepd.launch.failure import StageError
 from mepd.model import Stage
-from mepd.posix import guard, process
+from mepd.posix import guard, orphans, process
 from mepd.posix.pam import PamSession
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def stand_guard(
         setproctitle.setproctitle(f"mepd: session {user}")
         status = watcher.watch(pid, lifeline, at_end=session.close)
     except Exception as e:  # out of processes, mepd is gone, or a module closed its descriptors
-        guard.sweep()
+        orphans.end()
         session.close()
         raise StageError(Stage.PREPARE, f"session process: ({type(e).__name__}) {e}") from None
     return guard.leave_like(status)

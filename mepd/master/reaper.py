@@ -8,12 +8,11 @@ import os
 import signal
 from collections.abc import Callable
 
-import psutil
-
-from mepd.posix import descriptors, process
+from mepd.posix import descriptors, orphans, process
 
 log = logging.getLogger(__name__)
 
+_END_MAX = 1.0
 _TURN_MAX = 500
 """Children reaped in one turn of the loop; who forks without end must not hold it."""
 
@@ -83,24 +82,31 @@ class Reaper:
             log.exception("the end of pid %d was not handled", pid)
 
     def strays(self, session: int = 0) -> list[int]:
-        """Children of this process that nobody watches, and that are not spared.
+        """Living children of this process that nobody watches, and that are not spared.
 
         None of ``session`` is spared: the UEP that began it has ended.
         """
         known = self._before.union(self._watchers)
-        return [p for p in process.children() if p not in known and not self._spared(p, session)]
+        found = orphans.living(known, self.on_orphan)
+        return [pid for pid in found if not self._spared(pid, session)]
 
     def _spared(self, pid: int, session: int) -> bool:
         try:
             if session and os.getsid(pid) == session:
                 return False
-            return self.spares(psutil.Process(pid).uids().real)
-        except (psutil.Error, ProcessLookupError):
+            uid = process.real_uid(pid)
+            return uid is None or self.spares(uid)
+        except ProcessLookupError:
             return True  # gone
 
     @descriptors.spare()
     def kill_strays(self, session: int = 0) -> int:
         """SIGKILL the strays and what they have forked; how many there were."""
-        found = process.freeze_children(lambda: self.strays(session))
+        found = orphans.freeze(lambda: self.strays(session))
         process.kill_each(found)
         return len(found)
+
+    def end_strays(self) -> None:
+        """Kill and reap whoever is nobody's at the end of mepd, when no loop runs any more."""
+        self.spares = lambda _uid: False
+        orphans.end_all(self.strays, _END_MAX)

@@ -180,6 +180,7 @@ class Supervisor:
             if self._control is not None:
                 self._control.close()
                 control.remove(self.config.settings.control.file)
+        self._reaper.end_strays()
         log.info("mepd stopped")
         return self.exit_code
 

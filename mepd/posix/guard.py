@@ -12,10 +12,9 @@ import os
 import select
 import signal
 import socket
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from mepd.posix import process, rlimits, syscalls
+from mepd.posix import orphans, process, rlimits, syscalls
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _PASSED_OVER = (signal.SIGALRM, signal.SIGUSR2)  # a module's timer is not to end it
@@ -70,7 +69,7 @@ class Guard:
                 if target is not None:
                     process.kill_tree(target)
                 status = os.waitpid(child, 0)[1]
-            sweep()
+            orphans.end()
             at_end()
         return status
 
@@ -90,48 +89,6 @@ def wait_readable(
     if select.POLLNVAL in found.values():
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return [sock for sock in socks if sock.fileno() in found]
-
-
-def sweep(patience: float = 5.0) -> None:
-    """Kill every descendant and reap them all; give up after ``patience`` seconds."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        family = process.freeze(lambda: process.descendants(os.getpid()))
-        process.kill_each(family)
-        if not _reap_all() and not family:
-            return
-        time.sleep(0.005)
-
-
-def end_orphans(known: Collection[int], patience: float = 5.0) -> None:
-    """Kill and reap the children of this subreaper that are not ``known``, and their trees."""
-
-    def orphans() -> list[int]:
-        return [pid for pid in process.children() if pid not in known]
-
-    deadline = time.monotonic() + patience
-    while (found := orphans()) and time.monotonic() < deadline:
-        process.kill_each(process.freeze_children(orphans))
-        for pid in found:
-            reap_orphan(pid)
-        time.sleep(0.005)
-
-
-def reap_orphan(pid: int) -> None:
-    """Wait for a child that nobody else waits for, if it has ended."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def _reap_all() -> bool:
-    """Reap what is dead; whether any child is left."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if pid == 0:
-            return True
 
 
 def _wait(child: int) -> int | None:

@@ -134,6 +134,19 @@ def parent_of(pid: int) -> int:
 
 
 @descriptors.spare()
+def real_uid(pid: int) -> int | None:
+    """The real user id of a process or a zombie; None if there is none.
+
+    From proc(5), status: fast enough to ask of one that does not live long.
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as f:
+            return int(f.read().partition(b"\nUid:\t")[2].split(None, 1)[0])
+    except OSError:
+        return None
+
+
+@descriptors.spare()
 def exec_confirmed(pid: int) -> bool:
     """Whether a forked child has exec'ed; False too when it is gone (proc(5), stat field 9)."""
     fields = _stat(pid)
@@ -229,7 +242,7 @@ def trees(roots: Collection[int]) -> list[ProcessId]:
     return [root for root in known if root is not None] + descendants(*roots)
 
 
-def _each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> list[T]:
+def stop_each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> list[T]:
     """``stop`` what ``find`` names, until it names nobody new: none forks its way out."""
     stopped: dict[T, None] = {}
     for _ in range(_PASSES_MAX):
@@ -244,21 +257,11 @@ def _each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> list[
 
 def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
     """SIGSTOP what ``find`` names, again until it names nobody new; all that were stopped."""
-    return _each_new(find, lambda target: signal_process(target, signal.SIGSTOP))
+    return stop_each_new(find, lambda target: signal_process(target, signal.SIGSTOP))
 
 
-@descriptors.spare()
-def freeze_children(find: Callable[[], list[int]]) -> list[ProcessId]:
-    """:func:`freeze` for children of this process by their pids, and all below them.
-
-    The children first, without a look at anything else: one that forks and exits without
-    end is not there for long.
-    """
-    return freeze(lambda: trees(find())) if _each_new(find, _stop_child) else []
-
-
-def _stop_child(pid: int) -> None:
-    """Of a child that nobody waits for meanwhile: its pid cannot be another's."""
+def stop_child(pid: int) -> None:
+    """SIGSTOP a child that nobody waits for meanwhile: its pid cannot be another's."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
 

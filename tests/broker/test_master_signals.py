@@ -17,6 +17,7 @@ import pytest
 from mepd_fixtures import Mepd
 
 from tests.conftest import is_gone, wait_for
+from tests.root import pammodule
 
 SLOW_MAPPER = [
     {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/sh", "-c", "sleep 300"]}
@@ -100,6 +101,31 @@ def test_R9_one_orderly_stop_at_each_stage(
     wait_for(lambda: all(is_gone(p.pid) for p in before), 5, "the end of all that it began")
     log = mepd.log()
     assert log.count("mepd stopped") == 1 and "Traceback" not in log
+
+
+def test_R2_one_that_forks_and_exits_without_end_does_not_outlive_mepd(mepd: Mepd) -> None:
+    """Its account has a user endpoint: until that ends it may do what it likes."""
+    runner = pammodule.program(mepd.folder / "shared", "runner", pammodule.RUNNER)
+    running(mepd)
+    text = mepd.program.read_text()
+    fork = f"if os.fork() == 0: os.setsid(); os.execv({str(runner)!r}, ['runner'])\nreport()\n"
+    mepd.program.write_text(text.replace("report()\nend", fork + "end"))
+    mepd.service.publish(mepd.request())
+    wait_for(lambda: "runner" in comms(mepd.user.uid), 20)
+    mepd.stop()
+    assert not [name for _ in range(20) for name in comms(mepd.user.uid)]
+
+
+def comms(uid: int) -> list[str]:
+    """The names of all that runs as ``uid``, zombies too."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{name}").st_uid == uid:
+                found.append(Path(f"/proc/{name}/comm").read_text().strip())
+        except OSError:
+            continue
+    return found
 
 
 def test_R9_ten_thousand_signals(mepd: Mepd) -> None:

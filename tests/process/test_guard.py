@@ -83,18 +83,6 @@ def test_words_on_the_lifeline_are_not_its_end() -> None:
         os.close(fd)
 
 
-def test_a_sweep_gives_up_after_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be killed (uninterruptible, ps(1)) must not hold its guard for good."""
-    pid = process.fork(lambda: time.sleep(60) or 0)  # type: ignore[func-returns-value]
-    monkeypatch.setattr(process, "freeze", lambda _: [])
-    monkeypatch.setattr(guard, "_reap_all", lambda: True)
-    guard.sweep(0.05)
-    assert not is_gone(pid)
-    monkeypatch.undo()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
 def test_a_signal_that_does_not_end_it_is_an_error(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals

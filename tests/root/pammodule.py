@@ -82,6 +82,22 @@ def build(folder: Path, name: str = "pam_misbehaves", source: str = SOURCE) -> P
     return module
 
 
+RUNNER = r"""
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    for (int left = 1000000; left > 0; left--) {
+        pid_t pid = fork();
+        if (pid > 0)
+            _exit(0);
+        if (pid < 0)
+            usleep(1000);
+    }
+}
+"""
+"""A process that is always another one: whoever looks for its pid finds it gone."""
+
+
 def program(folder: Path, name: str, source: str) -> Path:
     """A program compiled from C, which everybody may run."""
     require(shutil.which("gcc") is not None, "gcc")

@@ -17,7 +17,7 @@ from typing import Any
 
 from mepd.config import parslspec
 from mepd.config.uepconfig import EngineConfig
-from mepd.posix import guard, process, syscalls
+from mepd.posix import orphans, process, syscalls
 from mepd.uep import failures
 from mepd.uep.amqp import IOLoop
 from mepd.uep.engines import frames, resources
@@ -212,10 +212,10 @@ class HtexEngine:
         assert self._host is not None
         for pid in process.children():
             if pid != self._host.pid and pid not in self._others:
-                guard.reap_orphan(pid)
+                orphans.reap(pid)
 
     def _on_host_end(self, host: WorkerProcess, status: int) -> None:
-        guard.end_orphans(self._others)  # its interchange, its blocks on this machine
+        orphans.end(self._others)  # its interchange, its blocks on this machine
         text = self._why or f"WorkerLost: the host of Parsl {host.how(status)}"
         log.error("%s", text)
         self._host = None
@@ -254,7 +254,7 @@ class HtexEngine:
             log.error("the host of Parsl does not end; its blocks are cancelled by the next start")
         self._host.end()
         self._host = None
-        guard.end_orphans(self._others)
+        orphans.end(self._others)
 
     def status(self) -> dict[str, Any]:
         tasks = {

@@ -24,7 +24,7 @@ from typing import Any
 from mepd.config import parslspec
 from mepd.errors import ConfigError
 from mepd.log import LineFormatter
-from mepd.posix import guard, syscalls
+from mepd.posix import orphans, syscalls
 from mepd.posix.parent import die_with_parent
 from mepd.uep.engines import frames
 from mepd.uep.htex.lean import import_little
@@ -247,7 +247,7 @@ def main(argv: list[str]) -> int:
     try:
         return _run(Pipe(sock), frame)
     finally:
-        guard.sweep()
+        orphans.end()
 
 
 if __name__ == "__main__":

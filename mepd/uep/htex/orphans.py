@@ -5,7 +5,7 @@ They must be waited for: a dead process is alive for Parsl until then.
 
 from __future__ import annotations
 
-from mepd.posix import guard, process
+from mepd.posix import orphans, process
 from mepd.posix.ended import has_ended
 
 
@@ -23,6 +23,6 @@ class Orphans:
         dead = {pid for pid in process.children() if pid not in known and has_ended(pid)}
         ours = dead & self._dead
         for pid in ours:
-            guard.reap_orphan(pid)
+            orphans.reap(pid)
         self._dead = dead - ours
         return bool(ours)

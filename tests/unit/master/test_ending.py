@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 from mepd.master import reaper as reaping
@@ -144,11 +143,12 @@ class TestReaper:
         self, session: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def gone(pid: int) -> Any:
-            raise ProcessLookupError if session else psutil.NoSuchProcess(pid)
+            raise ProcessLookupError
 
         reaper = Reaper()
         monkeypatch.setattr(reaping.process, "children", lambda: [21])
-        monkeypatch.setattr(psutil, "Process", gone)
+        monkeypatch.setattr(reaping.orphans, "reap", lambda pid: False)
+        monkeypatch.setattr(reaping.process, "real_uid", lambda pid: None)
         monkeypatch.setattr(os, "getsid", gone)
         assert reaper.strays(session) == []
 
@@ -158,6 +158,7 @@ class TestReaper:
         reaper = Reaper()
         reaper.spares = lambda _uid: True
         monkeypatch.setattr(reaping.process, "children", lambda: [os.getpid()])
+        monkeypatch.setattr(reaping.orphans, "reap", lambda pid: False)
         monkeypatch.setattr(os, "getsid", lambda pid: 5)
         assert reaper.strays() == reaper.strays(6) == []
         assert reaper.strays(5) == [os.getpid()]

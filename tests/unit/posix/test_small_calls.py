@@ -118,14 +118,6 @@ class TestGuard:
         assert sent == [(7, number) for number in wanted]
 
 
-def test_an_orphan_that_somebody_else_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    pid = process.fork(lambda: 0)
-    os.waitpid(pid, 0)
-    guard.reap_orphan(pid)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(pid, 0)
-
-
 @pytest.mark.parametrize(
     ("code", "wanted"), [(3, 3), (SystemExit(4), 4), (SystemExit("text"), 70), (ValueError(), 70)]
 )
