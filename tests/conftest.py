@@ -57,6 +57,12 @@ def wait_for(condition: Callable[[], T], timeout: float = 20.0, what: str = "con
         time.sleep(0.01)
 
 
+def lines_with(text: str, log: str) -> list[str]:
+    """The lines of ``log`` with ``text`` in them: of two long texts pytest works out the
+    difference for minutes where an assertion fails."""
+    return [line for line in log.splitlines() if text in line]
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended, be it waited for or not."""
     try:

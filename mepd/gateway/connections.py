@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import h11
@@ -19,19 +20,37 @@ WRITE_S = 30.0
 UNREAD_MAX = 256 * 1024 * 1024
 """Bytes of all answers that wait to be taken; beyond it, who lets them wait longest loses."""
 FILES_MAX = 65_536
-ACCEPTED_AT_ONCE = 128
-"""Connections that are there before the first of them can be told to go."""
+ACCEPTED_MAX = 128
+"""Connections taken in one turn of the loop."""
 SPARE_FILES = 256
 """Descriptors for the store, the broker and all else but connections."""
+_TURNS = 4
+"""From one that is taken to the end of the one that gives way to it: asyncio makes its
+transport, tells its protocol, and tells the other's, each in a turn, and takes more in each."""
 
 
-def raise_file_limit() -> int:
-    """Take as many descriptors as the process may have; returns how many of them may be
-    connections."""
+@dataclass(frozen=True)
+class Room:
+    """How many connections the process has descriptors for."""
+
+    most: int
+    at_once: int
+    """To be taken in one turn of the loop."""
+
+
+def room(files: int) -> Room:
+    """For a process that may have ``files`` descriptors."""
+    at_once = max(1, min(ACCEPTED_MAX, files // 16))
+    spare = min(SPARE_FILES, files // 4)
+    return Room(max(1, files - spare - _TURNS * at_once), at_once)
+
+
+def raise_file_limit() -> Room:
+    """Take as many descriptors as the process may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(most - SPARE_FILES, most // 2)
+    files = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return room(files)
 
 
 class Connection(H11Protocol):

@@ -55,12 +55,13 @@ async def _serve(settings: Settings) -> int:
     import uvicorn
 
     from mepd.gateway.app import create_app
-    from mepd.gateway.connections import ACCEPTED_AT_ONCE, Connection, raise_file_limit
+    from mepd.gateway.connections import Connection, raise_file_limit
     from mepd.gateway.database import Database
     from mepd.gateway.service import Service
 
     db = Database(settings.database)
-    Connection.most = raise_file_limit()
+    room = raise_file_limit()
+    Connection.most = room.most
     try:
         db.create()
         service = Service(settings, db)
@@ -70,7 +71,7 @@ async def _serve(settings: Settings) -> int:
             port=settings.port,
             http=Connection,
             ws="none",
-            backlog=ACCEPTED_AT_ONCE,
+            backlog=room.at_once,
             log_config=None,
             access_log=False,  # paths hold ids, headers hold tokens; neither is for a log
             server_header=False,
