@@ -89,9 +89,8 @@ class Harness:
             else:
                 self.loop.call_later(0.005, look)
 
-        if not condition():
-            look()
-            self.loop.run()
+        self.loop.call_later(0.0, look)  # it may hold by now: stop() counts while the loop runs
+        self.loop.run()
         assert condition(), "not in time"
 
     def uep(self) -> Uep:
