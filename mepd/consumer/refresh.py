@@ -70,35 +70,36 @@ class Refresher:
     def look(self) -> None:
         """Tell the service, if there is something that it does not know."""
         self._timer = None
-        stale = self._known is not None and not _same_news(self._known, self._present())
-        if self._asking or not stale or not self._stands():
-            return
-        try:
-            self._ask(self._answered)
-            self._asking = True
-        except RuntimeError as e:
-            self._later(f"cannot register: {e}")
+        if self._known is not None and not _same_news(self._known, self._present()):
+            self._begin(self._later)
 
     def renew(self) -> None:
         """Ask again, though there is no news: what the service gave is of no use any more."""
+        self._begin(self._not_renewed)
+
+    def _begin(self, failed: Callable[[str], None]) -> None:
+        """``failed`` gets the reason, unless there is other news to be told at once."""
         if self._asking or not self._stands():
             return
         try:
-            self._ask(self._renewed)
+            self._ask(lambda serve, answer: self._answered(serve, answer, failed))
             self._asking = True
         except RuntimeError as e:
-            self._not_renewed(str(e))
+            failed(f"cannot register: {e}")
 
-    def _renewed(self, serve: ServeEndpoint, answer: Answer) -> None:
+    def _answered(
+        self, serve: ServeEndpoint, answer: Answer, failed: Callable[[str], None]
+    ) -> None:
         self._asking = False
         if not self._stands():
             return
         if isinstance(answer, Registration):
             self._known = serve
             self._take(answer)
-        else:
-            self._not_renewed(str(answer))
-        self.look()
+        elif _same_news(serve, self._present()):
+            failed(str(answer))
+        if self._timer is None:
+            self.look()
 
     def _not_renewed(self, reason: str) -> None:
         _log.warning(
@@ -117,19 +118,6 @@ class Refresher:
         )  # fmt: skip
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_S, self.look)
-
-    def _answered(self, serve: ServeEndpoint, answer: Answer) -> None:
-        self._asking = False
-        if not self._stands():
-            return
-        if isinstance(answer, Registration):
-            self._known = serve
-            self._take(answer)
-            self.look()
-        elif _same_news(serve, self._present()):
-            self._later(str(answer))
-        else:
-            self.look()  # there is other news meanwhile
 
 
 def _same_news(one: ServeEndpoint, other: ServeEndpoint) -> bool:

@@ -38,12 +38,12 @@ class Stopper:
     def stop(self, uep: Uep, reason: str, signum: int = signal.SIGTERM) -> bool:
         """Ask a UEP to finish; after stopwaitsecs its tree is killed. False if it is gone."""
         if uep.state is not UepState.STOPPING:
-            uep.timers.append(
-                self._loop.call_later(
-                    self.stopwaitsecs, lambda: self.kill_soon(uep, "deadline")
-                )
-            )
+            self._set_deadline(uep)
         return self._ask(uep, reason, signum)
+
+    def _set_deadline(self, uep: Uep) -> None:
+        timer = self._loop.call_later(self.stopwaitsecs, lambda: self.kill_soon(uep, "deadline"))
+        uep.timers.append(timer)
 
     def _ask(self, uep: Uep, reason: str, signum: int) -> bool:
         uep.stop_reason = uep.stop_reason or reason
@@ -66,8 +66,12 @@ class Stopper:
 
     def kill_all(self, ueps: Collection[Uep], reason: str) -> None:
         """:meth:`kill` of many, which takes hardly longer than that of one."""
-        process.kill_all([uep.process for uep in ueps])
-        for uep in ueps:
+        self._kill([(uep, reason) for uep in ueps])
+
+    def _kill(self, targets: Collection[tuple[Uep, str]]) -> None:
+        """Each with its reason."""
+        process.kill_all([uep.process for uep, _ in targets])
+        for uep, reason in targets:
             self._killed(uep, reason)
 
     def kill_soon(self, uep: Uep, reason: str) -> None:
@@ -78,10 +82,7 @@ class Stopper:
 
     def _kill_overdue(self) -> None:
         found, self._overdue = self._overdue, []
-        left = [(uep, reason) for uep, reason in found if uep.state is not UepState.GONE]
-        process.kill_all([uep.process for uep, _ in left])
-        for uep, reason in left:
-            self._killed(uep, reason)
+        self._kill([(uep, reason) for uep, reason in found if uep.state is not UepState.GONE])
 
     def _killed(self, uep: Uep, reason: str) -> None:
         uep.stop_reason = uep.stop_reason or reason
@@ -123,15 +124,9 @@ class Stopper:
         return process.signal_process(uep.process, signum)
 
     def stop_all(self, reason: str, signum: int) -> None:
-        """Ask all to finish; those that are there after stopwaitsecs are killed together."""
-        ueps = list(self._table)
-
-        def overdue() -> None:
-            left = [uep for uep in ueps if self._table.get(uep.name) is uep]
-            self.kill_all(left, "deadline")
-
-        self._loop.call_later(self.stopwaitsecs, overdue)
-        for uep in ueps:
+        """:meth:`stop` for all; who was asked before has stopwaitsecs from now on, no more."""
+        for uep in list(self._table):
+            self._set_deadline(uep)
             try:
                 self._ask(uep, reason, signum)
             except Exception:

@@ -205,6 +205,7 @@ def test_R4_all_that_do_not_stop_are_killed_together(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stopping.process, "signal_process", refused)
     Stopper(loop, table, 10.0).stop_all("mepd is shutting down", signal.SIGTERM)
     table.remove(ueps[0])
+    ueps[0].state = UepState.GONE
     now[0] = 10.5
     loop._turn()
     assert killed == [[one.process for one in ueps[1:]]]
