@@ -68,8 +68,16 @@ def _parse(output: bytes, known: set[str]) -> list[dict[str, list[str]]]:
 
 
 def _run(command: list[str], request: bytes, timeout: float) -> bytes:
-    parent = os.getpid()
     syscalls.set_subreaper()  # so that a mapper that daemonizes is swept, too
+    try:
+        return _ask(command, request, timeout)
+    finally:  # also where there is no such program: what is left here would survive the exec
+        orphans.end()
+        syscalls.set_subreaper(False)
+
+
+def _ask(command: list[str], request: bytes, timeout: float) -> bytes:
+    parent = os.getpid()
     process = subprocess.Popen(
         command,
         bufsize=0,
@@ -92,8 +100,6 @@ def _run(command: list[str], request: bytes, timeout: float) -> bytes:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        orphans.end()
-        syscalls.set_subreaper(False)
     if process.returncode:
         raise MapperError(f"exit code {process.returncode}")
     return output

@@ -18,6 +18,8 @@ from mepd.model import StartRequest, UepState
 log = logging.getLogger(__name__)
 
 _SWEEP_AGAIN = 0.02
+_REST = 9
+"""Times what a look at orphans took, if it found none to kill, until the next."""
 
 
 class Ends:
@@ -39,6 +41,8 @@ class Ends:
         self._endpoint_of = endpoint_of
         self._history = history or History()
         self._sweeping = False
+        self._rest = 0.0
+        self._sessions: set[int] = set()
         reaper.spares, reaper.on_orphan = self._has_uep, self._orphan_ended
         self.relaunch: Callable[[str, StartRequest, set[str]], None] = lambda *_: None
         self.when_ended: Callable[[str], None] = lambda _endpoint: None
@@ -50,7 +54,7 @@ class Ends:
         self._drain_last_words(uep)
         uep.release()
         self._table.remove(uep)
-        self._loop.call_later(0.0, lambda: self._kill_strays(uep.process.pid))
+        self._end_session(uep.process.pid)
         if before is UepState.LAUNCHING or uep.failure is not None:
             self._start_failed(uep, status)
         else:
@@ -70,16 +74,25 @@ class Ends:
         """It may have left children, or be one of those that fork and exit without end."""
         if not self._sweeping:
             self._sweeping = True
-            self._loop.call_later(_SWEEP_AGAIN, self._kill_strays)
+            self._loop.call_later(max(_SWEEP_AGAIN, self._rest), self._kill_strays)
 
-    def _kill_strays(self, session: int = 0) -> None:
+    def _end_session(self, session: int) -> None:
+        """In the next turn, with all others that end now: each orphan is looked at once."""
+        if not self._sessions:
+            self._loop.call_later(0.0, self._kill_strays)
+        self._sessions.add(session)
+
+    def _kill_strays(self) -> None:
         """Orphans of the dead: double forks and sessions of their own do not save them.
 
         Only its session tells whose an orphan is. Of one with a session of its own the
         account counts: it is spared for as long as the account has a UEP.
         """
         self._sweeping = False
-        found = self._reaper.kill_strays(session)
+        sessions, self._sessions = self._sessions, set()
+        began = self._loop.clock()
+        found = self._reaper.kill_strays(*sessions)
+        self._rest = 0.0 if found else _REST * (self._loop.clock() - began)
         if found:
             log.info("killed orphans of user endpoints or programs: %d", found)
 

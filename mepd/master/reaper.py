@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mepd.posix import descriptors, orphans, process
 
@@ -81,18 +81,18 @@ class Reaper:
         except Exception:
             log.exception("the end of pid %d was not handled", pid)
 
-    def strays(self, session: int = 0) -> list[int]:
+    def strays(self, *sessions: int) -> list[int]:
         """Living children of this process that nobody watches, and that are not spared.
 
-        None of ``session`` is spared: the UEP that began it has ended.
+        None of ``sessions`` is spared: the UEPs that began them have ended.
         """
         known = self._before.union(self._watchers)
         found = orphans.living(known, self.on_orphan)
-        return [pid for pid in found if not self._spared(pid, session)]
+        return [pid for pid in found if not self._spared(pid, sessions)]
 
-    def _spared(self, pid: int, session: int) -> bool:
+    def _spared(self, pid: int, sessions: Collection[int]) -> bool:
         try:
-            if session and os.getsid(pid) == session:
+            if sessions and os.getsid(pid) in sessions:
                 return False
             uid = process.real_uid(pid)
             return uid is None or self.spares(uid)
@@ -100,9 +100,9 @@ class Reaper:
             return True  # gone
 
     @descriptors.spare()
-    def kill_strays(self, session: int = 0) -> int:
+    def kill_strays(self, *sessions: int) -> int:
         """SIGKILL the strays and what they have forked; how many there were."""
-        found = orphans.freeze(lambda: self.strays(session))
+        found = orphans.freeze(lambda: self.strays(*sessions))
         process.kill_each(found)
         return len(found)
 

@@ -50,6 +50,8 @@ IGNORED = (
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )  # fmt: skip
 """What would end or stop the master and means nothing to it. Not what a fault raises."""
+_HEARTBEAT = 30.0
+"""A user endpoint's period in seconds, unless it says another one."""
 _REASON_MAX = 1000
 """Characters of what a worker says that mepctl status shows."""
 
@@ -196,9 +198,10 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # also what whoever started mepd blocked
 
     def _look_at_idle(self) -> None:
-        """Often enough for the shortest heartbeat among the UEPs, seldom when there is none."""
+        """Often enough for the shortest heartbeat among the UEPs, and for one that begins
+        meanwhile: the others may say that theirs is a day."""
         periods = [u.activity.heartbeat_period for u in self.table if u.activity]
-        delay = max(1.0, min(periods, default=30.0) / 3)
+        delay = max(1.0, min([_HEARTBEAT, *periods]) / 3)
         self.loop.call_later(delay, self._look_at_idle)  # first: whatever happens, look again
         self.stopper.reap_idle()
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from mepd.posix import orphans, process, rlimits, syscalls
 
+_TURN_MAX = 500
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _PASSED_OVER = (signal.SIGALRM, signal.SIGUSR2)  # a module's timer is not to end it
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
@@ -92,14 +93,19 @@ def wait_readable(
 
 
 def _wait(child: int) -> int | None:
-    """The child's status if it has ended; orphans that came to this process are reaped too."""
-    while True:
+    """The child's status if it has ended; orphans that came to this process are reaped too.
+
+    Not all of them, where they fork and exit without end: the lifeline is to be looked at.
+    """
+    for _ in range(_TURN_MAX):
         info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if info is None:
             return None
         _, status = os.waitpid(info.si_pid, 0)
         if info.si_pid == child:
             return status
+    os.kill(os.getpid(), signal.SIGCHLD)  # the rest in the next turn
+    return None
 
 
 def _forward(numbers: bytes, child: int, stop: int) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -139,10 +139,15 @@ def real_uid(pid: int) -> int | None:
 
     From proc(5), status: fast enough to ask of one that does not live long.
     """
+    return _status(pid, b"Uid")
+
+
+def _status(pid: int, name: bytes) -> int | None:
+    """The first number behind ``name`` in /proc/PID/status; None if there is no process."""
     try:
         with open(f"/proc/{pid}/status", "rb") as f:
-            return int(f.read().partition(b"\nUid:\t")[2].split(None, 1)[0])
-    except OSError:
+            return int(f.read().partition(b"\n%s:\t" % name)[2].split(None, 1)[0])
+    except (OSError, IndexError):
         return None
 
 
@@ -242,6 +247,27 @@ def trees(roots: Collection[int]) -> list[ProcessId]:
     return [root for root in known if root is not None] + descendants(*roots)
 
 
+@contextlib.contextmanager
+def urgently() -> Iterator[None]:
+    """Before all ordinary processes (sched(7), SCHED_FIFO), where the caller may.
+
+    Those that fork and exit without end take the processor, of which this process has one
+    share among theirs: they would be more than it finds, until the system has no pid left.
+    """
+    old: tuple[int, os.sched_param] | None = None
+    with contextlib.suppress(OSError):
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        old = before
+    try:
+        yield
+    finally:
+        if old is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, *old)
+
+
+@urgently()
 def stop_each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> list[T]:
     """``stop`` what ``find`` names, until it names nobody new: none forks its way out."""
     stopped: dict[T, None] = {}
@@ -257,19 +283,26 @@ def stop_each_new(find: Callable[[], list[T]], stop: Callable[[T], object]) -> l
 
 def freeze(find: Callable[[], list[ProcessId]]) -> list[ProcessId]:
     """SIGSTOP what ``find`` names, again until it names nobody new; all that were stopped."""
-    return stop_each_new(find, lambda target: signal_process(target, signal.SIGSTOP))
+    return stop_each_new(find, lambda target: _try_signal(target, signal.SIGSTOP))
+
+
+def _try_signal(target: ProcessId, signum: int) -> None:
+    """One that a caller without root's rights may not signal, such as what sudo(8) has begun,
+    must not save all the others."""
+    with contextlib.suppress(PermissionError):
+        signal_process(target, signum)
 
 
 def stop_child(pid: int) -> None:
     """SIGSTOP a child that nobody waits for meanwhile: its pid cannot be another's."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGSTOP)
 
 
 def kill_each(targets: Iterable[ProcessId]) -> None:
     """SIGKILL these processes, and nothing below them."""
     for target in targets:
-        signal_process(target, signal.SIGKILL)
+        _try_signal(target, signal.SIGKILL)
 
 
 def _families(roots: Iterable[ProcessId]) -> list[ProcessId]:
@@ -300,5 +333,22 @@ def kill_all(roots: Iterable[ProcessId]) -> None:
         return
     family = freeze(lambda: _families(targets))
     for root in targets:
-        signal_group(root, signal.SIGKILL)
+        with contextlib.suppress(PermissionError):
+            signal_group(root, signal.SIGKILL)
     kill_each(family)
+    for root in targets:
+        _end_tracer(root)
+
+
+def _end_tracer(target: ProcessId) -> None:
+    """SIGKILL a process of the same user that traces ``target``.
+
+    A tracer that does not wait keeps the end of its tracee from the parent (ptrace(2)).
+    """
+    tracer = _status(_status(target.pid, b"TracerPid") or 0, b"Tgid")
+    leader = identify(tracer) if tracer else None
+    uid = real_uid(target.pid)
+    if leader is None or identify(target.pid) != target or leader.pid == os.getpid():
+        return
+    if uid and real_uid(leader.pid) == uid:  # root's is the administrator's
+        signal_process(leader, signal.SIGKILL)

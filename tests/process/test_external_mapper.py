@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -171,3 +172,11 @@ def test_a_pipe_that_is_full_is_tried_again(
     assert refused and external._late(time.monotonic() + 60) == []
     with pytest.raises(TimeoutError):
         external._late(time.monotonic())
+
+
+def test_a_mapper_that_is_not_there_leaves_no_subreaper(tmp_path: Path) -> None:
+    """prctl(2), PR_GET_CHILD_SUBREAPER: it would survive the exec of the user endpoint."""
+    with pytest.raises(FileNotFoundError):
+        external.map_external({"command": [str(tmp_path / "none")]}, [ME], "endpoint-id", 10.0)
+    value = ctypes.c_int(-1)
+    assert ctypes.CDLL(None).prctl(37, ctypes.byref(value), 0, 0, 0) == 0 and value.value == 0

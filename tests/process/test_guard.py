@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -11,7 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from mepd.posix import guard, process, rlimits, syscalls
-from tests.conftest import is_gone, wait_for
+from mepd.posix.ended import has_ended
+from tests.conftest import is_gone, need_root, wait_for
 
 
 def watched(
@@ -83,6 +86,46 @@ def test_words_on_the_lifeline_are_not_its_end() -> None:
         os.close(fd)
 
 
+def test_R1_a_tracer_that_does_not_wait_holds_up_nobody() -> None:
+    """ptrace(2): the end of a tracee is its tracer's to see first."""
+    need_root()
+    ends = ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+
+    def tree() -> int:
+        me = os.getpid()
+        os.setresuid(65534, 65534, 65534)
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: to be traced
+
+        def tracer() -> int:
+            seized = ctypes.CDLL(None).ptrace(0x4206, me, None, None)  # PTRACE_SEIZE
+            os.write(writer, b"%d\n" % (os.getpid() if seized == 0 else 0))
+            time.sleep(60)
+            return 0
+
+        def middle() -> int:
+            process.fork(tracer)
+            return 0
+
+        os.waitpid(process.fork(middle), 0)
+        time.sleep(60)
+        return 0
+
+    pid = watched(tree, ends, lambda: None)
+    theirs.close()
+    tracer = int(os.read(reader, 32))
+    assert tracer
+    ours.close()
+    try:
+        wait_for(lambda: has_ended(pid), 5, "the guard's end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(tracer, signal.SIGKILL)
+    assert code(pid) == 100 + signal.SIGKILL
+    for fd in (reader, writer):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
 def test_a_signal_that_does_not_end_it_is_an_error(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -95,3 +138,35 @@ def test_a_signal_that_does_not_end_it_is_an_error(
     assert guard.leave_like(int(number)) == 1
     default = [] if number == signal.SIGKILL else [("signal", number, signal.SIG_DFL)]
     assert done == [*default, ("no core",), ("nor to a program",), ("kill", os.getpid(), number)]
+
+
+def test_R1_orphans_without_end_do_not_hide_the_lifelines_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many that fork and exit are there as fast as they are waited for."""
+    ends = ours, theirs = socket.socketpair()
+    found = os.waitid
+
+    def one_more(kind: int, pid: int, how: int) -> object:
+        if kind == os.P_ALL:
+            orphan = process.fork(lambda: 0)
+            return found(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+        return found(kind, pid, how)
+
+    monkeypatch.setattr(os, "waitid", one_more)
+    monkeypatch.setattr(guard, "_TURN_MAX", 20, raising=False)
+
+    def asleep() -> int:
+        time.sleep(60)
+        return 0
+
+    pid = watched(asleep, ends, lambda: None)
+    monkeypatch.undo()
+    theirs.close()
+    ours.close()
+    try:
+        wait_for(lambda: has_ended(pid), 5, "the guard's end")
+    except BaseException:
+        process.kill_tree(process.identify(pid))  # type: ignore[arg-type]
+        raise
+    assert code(pid) == 100 + signal.SIGKILL

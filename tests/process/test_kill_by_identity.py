@@ -15,7 +15,7 @@ from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
 from mepd.posix import process
 from mepd.posix.process import ProcessId
-from tests.conftest import is_gone, wait_for
+from tests.conftest import is_gone, need_root, wait_for
 from tests.process.pidreuse import reuse
 
 FAMILY = ("sh", "-c", "sleep 60 & sleep 60 & wait")
@@ -75,3 +75,34 @@ def test_c3_stopping_a_uep_whose_pid_is_anothers() -> None:
         uep.release()
         stranger.kill()
         stranger.wait()
+
+
+def test_R4_what_may_not_be_signalled_saves_nobody_else() -> None:
+    """Without root's rights mepd may not signal what sudo(8) has begun below a UEP."""
+    need_root()
+    reader, writer = os.pipe()
+
+    def tree() -> int:
+        os.write(writer, b"%d\n" % process.fork(lambda: time.sleep(60) or 0))  # type: ignore
+        os.setresuid(65534, 65534, 65534)
+        time.sleep(60)
+        return 0
+
+    def killer() -> int:
+        os.setresuid(65534, 65534, 65534)
+        process.kill_tree(identity)
+        return 0
+
+    root = process.fork(tree)
+    below = int(os.read(reader, 32))
+    wait_for(lambda: process.real_uid(root) == 65534, 10, "its user")
+    identity = process.identify(root)
+    assert identity is not None
+    try:
+        assert os.waitpid(process.fork(killer), 0)[1] == 0
+        assert os.waitpid(root, 0)[1] == signal.SIGKILL and not is_gone(below)
+    finally:
+        process.kill_tree(identity)
+        os.kill(below, signal.SIGKILL)
+    for fd in (reader, writer):
+        os.close(fd)

@@ -10,7 +10,7 @@ import pytest
 
 from mepd.master.reaper import Reaper
 from mepd.posix import orphans, process
-from tests.conftest import is_gone
+from tests.conftest import is_gone, need_root
 
 
 def _forked(seconds: float) -> int:
@@ -93,3 +93,13 @@ def test_what_the_last_of_the_dead_has_left_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     os.kill(left, signal.SIGKILL)
     os.waitpid(left, 0)
+
+
+def test_R2_they_are_looked_for_before_others_have_the_processor() -> None:
+    """Two dozen that fork and exit without end leave an ordinary process none to catch them."""
+    need_root()
+    before = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)
+    seen: list[int] = []
+    assert orphans.freeze(lambda: seen.append(os.sched_getscheduler(0)) or []) == []
+    assert seen == [os.SCHED_FIFO]
+    assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before

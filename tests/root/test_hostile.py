@@ -159,3 +159,29 @@ def test_R3_anothers_end_leaves_the_orphans_of_a_living_uep_alone(
         h.stopper.stop(ueps[uid], "test")
         h.run_until(lambda uid=uid: is_gone(daemons[uid]))  # type: ignore[misc]
         assert not any(map(is_gone, others))
+
+
+def test_R4_one_whose_end_is_kept_by_its_tracer_is_ended(make: Make, harper: User) -> None:
+    """The tracer is no descendant any more, has a session of its own, and never waits."""
+    h = make(
+        REPORTER
+        + """
+import ctypes
+me = os.getpid()
+r, w = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    s.close()
+    os.write(w, b"%d" % ctypes.CDLL(None).ptrace(0x4206, me, None, None))
+    time.sleep(600)
+assert os.read(r, 8) == b"0"
+report()
+time.sleep(600)
+"""
+    )
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    h.stopper.stop(h.uep(), "enough")
+    h.run_until(lambda: not len(h.table), 10)

@@ -237,8 +237,8 @@ class Reaper:
         self.spares: Any = None
         self.on_orphan: Any = None
 
-    def kill_strays(self, session: int = 0) -> int:
-        self.sessions.append(session)
+    def kill_strays(self, *sessions: int) -> int:
+        self.sessions.append(sorted(sessions))
         return self.strays.pop(0)
 
 
@@ -252,13 +252,45 @@ def test_orphans_are_looked_for_once_at_a_time(caplog: pytest.LogCaptureFixture)
         reaper.on_orphan()
     now[0] = 60.0
     loop._turn()
-    assert reaper.sessions == [0]
+    assert reaper.sessions == [[]]
     assert "killed orphans of user endpoints or programs: 3" in caplog.text
     caplog.clear()
     reaper.on_orphan()
     now[0] = 120.0
     loop._turn()
-    assert reaper.sessions == [0, 0] and not caplog.records
+    assert reaper.sessions == [[], []] and not caplog.records
+
+
+def test_L2_orphans_are_looked_at_once_for_all_that_end_together() -> None:
+    """Orphans of an account that has a UEP are not killed: to look at many takes long."""
+    now = [0.0]
+    loop, reaper = Loop(lambda: now[0]), Reaper([0, 0])
+    consumer: Any = None
+    ends = Ends(loop, reaper, UepTable(), consumer, lambda name: None)  # type: ignore[arg-type]
+    for pid in (7, 8, 9):
+        ends._end_session(pid)
+    loop._turn()
+    assert reaper.sessions == [[7, 8, 9]]
+
+
+def test_L2_looks_that_take_long_are_seldom() -> None:
+    now = [0.0]
+
+    class Slow(Reaper):
+        def kill_strays(self, *sessions: int) -> int:
+            now[0] += 0.1
+            return super().kill_strays(*sessions)
+
+    loop, reaper = Loop(lambda: now[0]), Slow([0, 2, 0])
+    consumer: Any = None
+    Ends(loop, reaper, UepTable(), consumer, lambda name: None)  # type: ignore[arg-type]
+    looks = []
+    for _ in range(3):
+        reaper.on_orphan()
+        looks.append(loop._timers[0][0] - now[0])
+        now[0] = loop._timers[0][0]
+        loop._turn()
+    assert looks == pytest.approx([0.02, 0.9, 0.02])
 
 
 def test_a_drain_hears_what_waits_to_be_handled_before_the_end(

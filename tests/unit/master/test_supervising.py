@@ -201,3 +201,16 @@ def test_signals_have_their_meanings(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert {meant[number] for number in others} == {signal.SIG_IGN} and not rig.it.starts.accepting
     assert meant[signal.SIGHUP] == rig.it.reload
     assert set(meant[0]) <= set(meant), "none is let through that nobody handles"
+
+
+@pytest.mark.parametrize(("period", "wait"), [(86400.0, 10.0), (30.0, 10.0), (6.0, 2.0)])
+def test_R4_a_long_heartbeat_of_one_hides_no_other_that_hangs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, period: float, wait: float
+) -> None:
+    waits: list[float] = []
+    one: Any = SimpleNamespace(name="a", activity=SimpleNamespace(heartbeat_period=period))
+    rig.it.table.add(one)
+    monkeypatch.setattr(rig.it.loop, "call_later", lambda delay, _: waits.append(delay))
+    monkeypatch.setattr(rig.it.stopper, "reap_idle", lambda: None)
+    rig.it._look_at_idle()
+    assert waits == [wait]
