@@ -7,6 +7,7 @@ no dead UEP; the UEP reads it again, as what it was given.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ THREADS, PROCESSES = "ThreadPoolEngine", "ProcessPoolEngine"
 PARSL_ENGINES = ("GlobusComputeEngine", "GlobusMPIEngine")
 WORKERS_MAX = 10_000
 """Workers that count for what is taken from the broker ahead, which AMQP tells in 16 bits."""
+SETUP_TEXT_MAX = 16 * 1024
+"""Characters, as JSON, of what a worker is told in the header of its first frame."""
 PERIOD_MIN, PERIOD_MAX = 0.1, 86400.0
 """Seconds between heartbeats; mepd takes a user endpoint that tells others for hostile."""
 
@@ -131,6 +134,21 @@ def _workers_per_node(spec: ParslSpec) -> int:
     return int(max(1, min(found)))
 
 
+def _for_workers(block: Block, key: str, value: Any) -> Any:
+    if len(json.dumps(value)) > SETUP_TEXT_MAX:
+        raise block.fail(key, f"needs at most {SETUP_TEXT_MAX} characters")
+    return value
+
+
+def _working_dir(block: Block, value: str | None) -> str:
+    return str(_for_workers(block, "working_dir", value or "tasks_working_dir"))
+
+
+def _serializers(block: Block) -> tuple[str, ...]:
+    key = "allowed_serializers"
+    return tuple(_for_workers(block, key, block.names(key) or ()))
+
+
 def _parsl_engine(value: dict[str, Any]) -> EngineConfig:
     from mepd.config import parslengine  # of no use to the others
 
@@ -141,8 +159,8 @@ def _parsl_engine(value: dict[str, Any]) -> EngineConfig:
     return EngineConfig(
         type=spec.type,
         max_workers=min(WORKERS_MAX, nodes * _workers_per_node(spec)),
-        working_dir=spec.executor.get("working_dir") or "tasks_working_dir",
-        allowed_serializers=block.names("allowed_serializers") or (),
+        working_dir=_working_dir(block, spec.executor.get("working_dir")),
+        allowed_serializers=_serializers(block),
         retries=block.integer("max_retries_on_system_failure", 0, 0),
         sandbox=block.boolean("run_in_sandbox"),
         parsl=spec,
@@ -167,8 +185,8 @@ def _engine(value: Any) -> EngineConfig:
     return EngineConfig(
         type=kind,
         max_workers=block.integer("max_workers", per_node, 1, WORKERS_MAX),
-        working_dir=block.text("working_dir") or "tasks_working_dir",
-        allowed_serializers=block.names("allowed_serializers") or (),
+        working_dir=_working_dir(block, block.text("working_dir")),
+        allowed_serializers=_serializers(block),
         retries=block.integer("max_retries_on_system_failure", 0, 0),
         sandbox=block.boolean("run_in_sandbox"),
     )

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ def _conversation(
         try:
             _connect(sock, path)
             _ask(sock, encode_frame(control.request(verb, args), CONTROL_FRAME_MAX))
-            sock.settimeout(timeout)
-            yield from _answers(sock)
+            yield from _answers(sock, timeout)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(
                 f"mepd is not running: nobody listens at {path}; start mepd, or name its socket"
@@ -81,9 +81,14 @@ def _ask(sock: socket.socket, frame: bytes) -> None:
         sock.sendall(frame)
 
 
-def _answers(sock: socket.socket) -> Iterator[Any]:
+def _answers(sock: socket.socket, timeout: float | None) -> Iterator[Any]:
+    """``timeout`` is for the whole of an answer: it may come a byte at a time."""
     reader = FrameReader(ANSWER_MAX)
+    deadline = None if timeout is None else time.monotonic() + timeout
     while True:
+        sock.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
         try:
             data = sock.recv(65536)
         except ConnectionResetError:
@@ -91,4 +96,19 @@ def _answers(sock: socket.socket) -> Iterator[Any]:
         if not data:
             return
         for frame in reader.feed(data):
-            yield control.parse_answer(frame)
+            yield _strict(control.parse_answer(frame))
+
+
+class _Object(dict[str, Any]):
+    """Of an answer: what it lacks, as that of another version's mepd may, is told."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ControlError(
+            f"mepd's answer has no {key!r}; is mepd of another version?", os.EX_PROTOCOL
+        )
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _Object((key, _strict(inner)) for key, inner in value.items())
+    return [_strict(inner) for inner in value] if isinstance(value, list) else value

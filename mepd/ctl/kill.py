@@ -69,7 +69,8 @@ def kill_(
 def _confirm(chosen: list[dict[str, Any]]) -> None:
     """Raises click.Abort for anything but yes."""
     for k in chosen[:_SHOWN_MAX]:
-        click.echo(f"{k['id'][:SHORT]}  {output.cell(k['user'])}  pid {k['pid']}", err=True)
+        text = f"{k['id'][:SHORT]}  {output.cell(k['user'])}  pid {k['pid']}"
+        click.echo(output.printable(text), err=True)
     if len(chosen) > _SHOWN_MAX:
         click.echo(f"and {len(chosen) - _SHOWN_MAX} more", err=True)
     what = "End" if chosen[0]["signal"] in ("TERM", "INT", "QUIT", "KILL") else "Signal"
@@ -79,7 +80,7 @@ def _confirm(chosen: list[dict[str, Any]]) -> None:
 def _say(killed: list[dict[str, Any]]) -> None:
     for k in killed:
         who = output.cell(k["user"])
-        click.echo(f"{k['id']}: signalled {k['signal']} (pid {k['pid']}, {who})")
+        click.echo(output.printable(f"{k['id']}: signalled {k['signal']} (pid {k['pid']}, {who})"))
     if not killed:
         click.echo("no user endpoint to end", err=True)
 

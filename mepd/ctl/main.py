@@ -160,13 +160,30 @@ def explain(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
+def say(message: str) -> None:
+    """To standard error, if that can be written: what counts then is the exit code."""
+    lines = message.split("\n")
+    text = "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    try:
+        click.echo(f"mepctl: {text}", err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"mepctl: {message}", err=True)
+    say(message)
     return code
+
+
+def _have_outputs() -> None:
+    """Python has none for a descriptor that was closed."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run mepctl; returns its exit code: sysexits(3), or LSB's for ``status``."""
+    _have_outputs()
     try:
         code = cli.main(argv, prog_name="mepctl", standalone_mode=False)
         return code if isinstance(code, int) else os.EX_OK

@@ -24,7 +24,8 @@ def reload_(target: Target, out: Printer, dry_run: bool) -> int:
     data = target.call("reload", dry_run=dry_run)
     out.show(data, lambda: _say(data, out))
     for e in data["errors"]:
-        click.echo(f"mepctl: {e['of']}: {output.printable(e['error'])}", err=True)
+        text = f"mepctl: {e['of']}: {e['error']}"
+        click.echo(output.printable(text), err=True)
     return os.EX_CONFIG if data["errors"] else os.EX_OK
 
 
@@ -34,7 +35,8 @@ def _say(data: dict[str, Any], out: Printer) -> None:
     elif not data["errors"]:
         click.echo("nothing changed")
     if data["waiting"]:
-        click.echo(f"in force only when mepd is started again: {data['waiting']}")
+        text = f"in force only when mepd is started again: {data['waiting']}"
+        click.echo(output.printable(text))
 
 
 @click.command("shutdown")

@@ -9,7 +9,7 @@ import click
 import mepd
 from mepd.ctl import complete, output
 from mepd.ctl.client import NotRunning
-from mepd.ctl.main import Target, explain
+from mepd.ctl.main import Target, explain, say
 from mepd.ctl.output import Printer
 from mepd.errors import MepdError
 
@@ -30,10 +30,10 @@ def status_(target: Target, out: Printer, name: str | None) -> int:
     try:
         data = target.call("status")
     except NotRunning as e:
-        click.echo(f"mepctl: {e}", err=True)
+        say(str(e))
         return LSB_NOT_RUNNING
     except (MepdError, OSError) as e:
-        click.echo(f"mepctl: {explain(e) if isinstance(e, OSError) else e}", err=True)
+        say(explain(e) if isinstance(e, OSError) else str(e))
         return LSB_UNKNOWN
     if name is None:
         out.show(data, lambda: _print_status(data, out))
@@ -41,7 +41,7 @@ def status_(target: Target, out: Printer, name: str | None) -> int:
     found = only(data, name)
     states = [x["state"] for x in (*found["processes"], *found["endpoints"])]
     if not states:
-        click.echo(f"mepctl: nothing is called {name!r}; see mepctl status", err=True)
+        say(f"nothing is called {name!r}; see mepctl status")
         return LSB_UNKNOWN
     chosen = {k: found[k] for k in data}
     out.show(chosen, lambda: _print_status(chosen, out))
@@ -123,7 +123,7 @@ def version_(target: Target, out: Printer) -> None:
 
     def draw() -> None:
         click.echo(f"mepctl {data['mepctl']}")
-        click.echo(f"mepd {data['mepd']}" if data["mepd"] else "mepd is not running")
+        click.echo(f"mepd {output.cell(data['mepd'])}" if data["mepd"] else "mepd is not running")
 
     out.show(data, draw)
 

@@ -19,7 +19,7 @@ def _steer(target: Target, out: Printer, verb: str, names: tuple[str, ...], **ar
     for name in names:
         done.append(target.call_patiently(verb, name=name, **args))
         if not out.as_json:
-            click.echo(_said(done[-1]))
+            click.echo(output.printable(_said(done[-1])))
     if out.as_json:
         output.print_json({"done": done})
 

@@ -148,8 +148,9 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         rlimits.no_core_dumps_yet()
         syscalls.set_not_dumpable()  # a limit does not keep a core from a program (core(5))
         # A mapper that does not read, or a master that is gone, is an error and no death:
-        # a PAM session would stay open.
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        # a PAM session would stay open. So is a file beyond the limit fsize.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_IGN)
         os.chdir("/")
         return descriptors.memory_file("mepd-stdin")
 

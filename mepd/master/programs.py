@@ -20,6 +20,9 @@ from mepd.posix.process import ProcessId
 
 log = logging.getLogger(__name__)
 
+_AGAIN_MIN = 1.0
+"""Seconds between two starts of one that ends at once, and is to be called started so soon."""
+
 
 class Program:
     """One program. STARTING becomes RUNNING after startsecs; an end before that is a
@@ -118,8 +121,12 @@ class Program:
         elif before is ProgramState.STARTING:
             self._failed(how)
         else:
+            ran = self.section.startsecs + self._loop.clock() - self.since
+            left = _AGAIN_MIN - ran
             self._set(ProgramState.EXITED, how)
-            if self.section.autorestart:
+            if self.section.autorestart and left > 0:
+                self._later(left, self.start)
+            elif self.section.autorestart:
                 self.start()
 
     def _last_word(self) -> str:

@@ -70,7 +70,7 @@ class Journal:
         self._lines = data.count(b"\n") if size == len(data) else size
         self._unwritten = bytearray()
         if data and not data.endswith(b"\n"):
-            files.write_all(self._fd, b"\n")
+            self._unwritten += b"\n"  # a disk that is full now may have room by then
         self._unsynced = False
         self._file = threading.Lock()
         files.sync_folder(path.parent)

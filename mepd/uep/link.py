@@ -21,6 +21,8 @@ from mepd.uep.amqp import (
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 15.0
+STEADY = 1.0
+"""Seconds in which a broker that closes a channel for what is sent on it has done so."""
 
 
 class Role(Protocol):
@@ -189,7 +191,13 @@ class Link:
 
     def _on_role_up(self, role: Role) -> None:
         self._failures = 0
-        self._channel_failures.pop(role.name, None)
+        channel = self._channels.get(role.name)
+        if role.name in self._channel_failures:
+            self._loop.call_later(STEADY, lambda: self._forgive(role, channel))
+
+    def _forgive(self, role: Role, channel: Channel | None) -> None:
+        if channel is not None and self._channels.get(role.name) is channel:
+            self._channel_failures.pop(role.name, None)
 
     def _on_channel_close(self, role: Role, channel: Channel, error: Any) -> None:
         if self._channels.get(role.name) is not channel:

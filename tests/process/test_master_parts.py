@@ -626,3 +626,25 @@ def test_c2_a_byte_at_a_time_is_cut_off(served: Path, monkeypatch: pytest.Monkey
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     control.listen(tmp_path / "s", 0o600, "root").close()
     control.listen(tmp_path / "s", 0o600, "root").close()
+
+
+def test_R10_a_program_without_startsecs_that_ends_at_once_takes_its_time(tmp_path: Path) -> None:
+    loop, reaper = Loop(), Reaper()
+    loop.on_signal(signal.SIGCHLD, reaper.collect)
+    section = ProgramSection(name="x", command=("/bin/false",), startsecs=0.0)
+    program = Program(loop, reaper, section, tmp_path)
+    pids: set[int] = set()
+
+    def look() -> None:
+        if program.process is not None:
+            pids.add(program.process.pid)
+        loop.call_later(0.002, look)
+
+    program.start()
+    look()
+    loop.call_later(1.5, loop.stop)
+    loop.run()
+    program.stop(0.0)
+    assert 1 <= len(pids) <= 3
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)

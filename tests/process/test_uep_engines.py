@@ -669,6 +669,57 @@ def test_R2_children_of_workers_end_with_the_engine(harness: Harness, tmp_path: 
     harness.until(lambda: is_gone(int(path.read_text())))
 
 
+def leaves_its_group(hangs_up: bool) -> None:
+    import os
+    import socket
+    import stat
+    import time
+
+    os.setpgid(0, os.getpgid(os.getppid()))
+    for name in os.listdir("/proc/self/fd") if hangs_up else ():
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                socket.socket(fileno=int(name)).shutdown(2)
+        except OSError:
+            pass
+    time.sleep(60)
+
+
+def test_a_worker_that_left_its_group_is_killed_all_the_same(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[1], 1)
+    result = harness.result(harness.submit(leaves_its_group, True))
+    assert result.data.endswith("closed its connection to the endpoint, and was killed")
+    harness.submit(leaves_its_group, False)
+    harness.until(lambda: harness.engine.running == 1)
+    (pid,) = harness.workers()
+    harness.until(lambda: os.getpgid(pid) == os.getpgid(0))
+    harness.engine.stop()
+    assert is_gone(pid)
+
+
+def test_R2_children_of_a_worker_that_ends_as_it_is_looked_at(
+    make: Callable[..., Harness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = make(KINDS[1], 1)
+    path = tmp_path / "pid"
+    harness.submit(runs_a_child, str(path), False)
+    harness.until(path.exists)
+    (worker,) = harness.engine._workers
+    real = type(worker)._ended
+
+    def ends_after(self: Any) -> bool:
+        monkeypatch.undo()
+        found = real(self)
+        os.kill(self.pid, signal.SIGKILL)
+        while psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.005)
+        return found
+
+    monkeypatch.setattr(type(worker), "_ended", ends_after)
+    harness.engine.reap()
+    harness.until(lambda: is_gone(int(path.read_text())))
+
+
 def test_a_child_that_returns_answers_for_nobody(harness: Harness) -> None:
     def forks_and_returns() -> int:
         import os
@@ -803,3 +854,29 @@ def test_stop_ends_busy_workers(harness: Harness) -> None:
 def test_title(harness: Harness) -> None:
     harness.value(harness.submit(double, 1))
     assert psutil.Process(harness.workers()[0]).cmdline()[0] == "mepd-uep test worker"
+
+
+def fails_with_much_in_hand() -> None:
+    import gc
+    import sys
+    import weakref
+
+    class Held:
+        pass
+
+    held = Held()
+    sys.held = weakref.ref(held)  # type: ignore[attr-defined]
+    gc.disable()
+    raise ValueError("no")
+
+
+def is_freed() -> bool:
+    import sys
+
+    return sys.held() is None  # type: ignore[attr-defined, no-any-return]
+
+
+def test_what_a_task_that_failed_held_is_freed_at_once(make: Callable[..., Harness]) -> None:
+    harness = make(KINDS[1], 1)
+    assert harness.result(harness.submit(fails_with_much_in_hand)).is_error
+    assert harness.value(harness.submit(is_freed))

@@ -14,6 +14,7 @@ import pytest
 
 from mepd.launch import resolve
 from mepd.model import Stage
+from mepd.posix.rlimits import Limit
 from tests.conftest import User, need_root
 from tests.root import launching
 
@@ -187,3 +188,15 @@ def test_a_request_of_a_master_that_is_gone(harper: User, tmp_path: Path) -> Non
     assert launch.wait().code in (0, int(Stage.PREPARE))
     assert launch.notify_all() == b"", "the UEP never was"
     launch.close()
+
+
+def test_D2_a_document_beyond_the_limit_fsize_names_its_stage(
+    harper: User, tmp_path: Path
+) -> None:
+    snap = launching.snapshot(
+        launching.script(tmp_path, PROBE), limits=(Limit("fsize", 1000, 1000),)
+    )
+    asked = launching.request(f"{harper.name}@example.org")
+    outcome = launching.run(launching.plan(snap, asked))
+    assert outcome.failed is not None and outcome.failed.stage == Stage.STDIN.name
+    assert outcome.code == int(Stage.STDIN)

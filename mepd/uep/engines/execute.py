@@ -123,6 +123,8 @@ class Executor:
             error = e
         if error is not None:  # here, where no exception raised within has it as its context
             data, code, message = describe(error)
+            # This frame is in its traceback: a cycle, with all that the function had held.
+            error = None
         end = transition(EXEC_END, ACTOR_WORKER, _now())
         return pack_result(Result(task_id, data, self.details, code, message, (start, end)))
 

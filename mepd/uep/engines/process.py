@@ -182,7 +182,9 @@ class WorkerProcess:
 
     def poll(self) -> int | None:
         """Popen.returncode once it has ended, after every result it sent was handled."""
-        if self._ended():
+        if self._process.returncode is None:
+            if not self._ended():
+                return None  # one that ends at this moment is looked at again: SIGCHLD follows
             self._kill_group()
         status = self._process.poll()
         if status is not None:
@@ -202,8 +204,10 @@ class WorkerProcess:
         return self._process.returncode is None and has_ended(self.pid)
 
     def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """And the process itself, which may have left its group (setpgid(2))."""
+        for send in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                send(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         """SIGKILL to it and to its group; reap() learns of the end."""

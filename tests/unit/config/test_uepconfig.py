@@ -165,3 +165,14 @@ def test_any_value_of_any_key_is_taken_or_refused_by_name() -> None:
             found = deadline(IdleLimits(config.heartbeat_period, limit, limit), moved)
             assert found is None or math.isfinite(found[0]), values
     assert refused > 1000
+
+
+@pytest.mark.parametrize("kind", ["ThreadPoolEngine", "GlobusComputeEngine"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("working_dir", "w" * 70_000), ("allowed_serializers", ["x" * 60] * 1500)]
+)
+def test_what_the_first_frame_to_a_worker_cannot_hold_is_refused(
+    kind: str, key: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError, match=f"engine.{key}"):
+        check({"engine": {"type": kind, key: value}})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -294,3 +295,20 @@ def test_result_store_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "unacked_results").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError):
         ResultStore(tmp_path)
+
+
+def test_R7_a_line_cut_short_keeps_no_next_life_from_its_start_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "j", os.write
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path.write_bytes(f"B {A}\nF {A[:9]}".encode())
+    monkeypatch.setattr(os, "write", full)
+    journal = Journal(path)
+    assert journal.past(A) is Past.BEGUN
+    monkeypatch.setattr(os, "write", write)
+    journal.begun([B])
+    assert path.read_bytes().endswith(f"\nB {B}\n".encode())

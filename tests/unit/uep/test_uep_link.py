@@ -221,3 +221,40 @@ def test_the_log_says_why_there_is_no_connection(answers: bool) -> None:
     (text,) = texts
     assert "s3cret" not in text and "name" not in text
     assert ("StreamLostError" if answers else "cannot connect: Connection refused") in text
+
+
+class EndingChannel(FakeChannel):
+    """The broker closes it for what is sent on it: its exchange was deleted, say."""
+
+    def __init__(self) -> None:
+        self.on_close: list[Callable[[Any, Any], None]] = []
+
+    def add_on_close_callback(self, callback: Callable[[Any, Any], None]) -> None:
+        self.on_close.append(callback)
+
+
+def test_A3_a_channel_that_is_closed_each_time_it_is_up_is_not_opened_without_pause() -> None:
+    loop, role, connection = VirtualLoop(), FakeRole("results", "amqp://1"), FakeConnection()
+    link = Link(loop, [role], None, lambda _text: None)  # type: ignore[arg-type]
+    opened = 0
+
+    def open_channel(on_open_callback: Callable[[Any], None]) -> None:
+        nonlocal opened
+        opened += 1
+        channel = EndingChannel()
+        on_open_callback(channel)
+        for told in channel.on_close:
+            loop.call_later(0.01, lambda t=told: t(channel, OSError("404")))
+
+    connection.channel = open_channel  # type: ignore[method-assign]
+    link._connection = connection  # type: ignore[assignment]
+    link._open_channel(role)
+    loop.run_until(3600.0)
+    assert 100 < opened < 200
+
+    def open_good(on_open_callback: Callable[[Any], None]) -> None:
+        on_open_callback(EndingChannel())
+
+    connection.channel = open_good  # type: ignore[method-assign]
+    loop.run_until(3700.0)
+    assert not link._channel_failures
