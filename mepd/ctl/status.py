@@ -35,6 +35,15 @@ def status_(target: Target, out: Printer, name: str | None) -> int:
     except (MepdError, OSError) as e:
         say(explain(e) if isinstance(e, OSError) else str(e))
         return LSB_UNKNOWN
+    try:
+        return _show(data, out, name)
+    except MepdError as e:  # an answer that lacks something
+        say(str(e))
+        return LSB_UNKNOWN
+
+
+def _show(data: dict[str, Any], out: Printer, name: str | None) -> int:
+    """Print a status, or of it what ``name`` means; returns the exit code."""
     if name is None:
         out.show(data, lambda: _print_status(data, out))
         return LSB_RUNNING

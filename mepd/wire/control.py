@@ -43,12 +43,12 @@ def parse_answer(obj: Any) -> Any:
     """The data of an answer. Raises ControlError for a refusal, WireError for nonsense."""
     if type(obj) is not dict or obj.get("v") != VERSION or type(obj.get("ok")) is not bool:
         raise WireError("the answer does not fit the control protocol")
-    data, error = obj.get("data"), obj.get("error")
-    if type(data if obj["ok"] else error) is not dict:
+    data = obj.get("data" if obj["ok"] else "error")
+    if type(data) is not dict:
         raise WireError("the answer does not fit the control protocol")
     if obj["ok"]:
         return data
-    message, code = error.get("message"), error.get("code")
+    message, code = data.get("message"), data.get("code")
     if type(message) is not str or type(code) is not int or not 0 < code < 256:
         raise WireError("the refusal does not fit the control protocol")
     raise ControlError(message, code)
