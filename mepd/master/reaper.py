@@ -12,7 +12,7 @@ from mepd.posix import descriptors, orphans, process
 
 log = logging.getLogger(__name__)
 
-_END_MAX = 1.0
+_END_MAX = 0.3
 _TURN_MAX = 500
 """Children reaped in one turn of the loop; who forks without end must not hold it."""
 
