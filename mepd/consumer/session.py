@@ -7,12 +7,33 @@ any exception). Here each of them is one call of ``on_end`` with a reason.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pika
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from mepd.consumer.broker import BrokerAddress, describe, parameters
+from mepd.posix.addresses import NoLookUp, reachable
+
+
+class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
+    """Where the system has no thread to look a name up, or no descriptor for a socket, that is
+    to be a name that cannot be found; pika would have it end the loop."""
+
+    def getaddrinfo(
+        self, host: Any, port: Any, on_done: Callable[[Any], None], *args: Any, **kwargs: Any
+    ) -> Any:
+        def done(found: Any) -> None:
+            on_done(reachable(found))
+
+        try:
+            return super().getaddrinfo(host, port, done, *args, **kwargs)
+        except RuntimeError as e:
+            failed = NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
+            self.call_later(0, failed.end)
+            return failed
 
 
 class Session:
@@ -43,7 +64,7 @@ class Session:
                 on_open_callback=self._opened,
                 on_open_error_callback=self._gone,
                 on_close_callback=self._gone,
-                custom_ioloop=loop,
+                custom_ioloop=_Services(loop),
             )
         except (OSError, ValueError, TypeError, RuntimeError) as e:
             # Told from the loop: no callback before the constructor has returned

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -15,19 +16,25 @@ from typing import Any
 
 import pika
 from pika import data
-from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 from pika.spec import Basic, BasicProperties
 
 from mepd.gateway.failures import BrokerDown, NoQueue, Unroutable, Unsendable
+from mepd.posix.addresses import reachable
 from mepd.wire import headertables
 
 headertables.harden(data)
 log = logging.getLogger(__name__)
 
 BACKOFF_MAX_S = 5.0
+ANSWER_S = 10.0
+"""For the answer to a call: a broker in alarm reads nothing of who has published."""
+OPEN_S = 60.0
+"""For a connection to be made. pika has bounds of its own, but where the system has no thread
+or descriptor for it, it tells nobody."""
 HEADER_ROOM = 64
 """Bytes of a header frame besides the properties, with some to spare."""
 Deliver = Callable[[int, str, bytes], None]
@@ -93,7 +100,8 @@ class Publisher:
         method = frame.method
         tags = [method.delivery_tag]
         if method.multiple:
-            tags = [tag for tag in self._waiting if tag <= method.delivery_tag]
+            last = method.delivery_tag
+            tags = list(itertools.takewhile(lambda tag: tag <= last, self._waiting))  # in order
         for tag in tags:
             waiting = self._waiting.pop(tag, None)
             returned = tag in self._returned
@@ -150,6 +158,16 @@ class Consumer:
         self._deliver(method.delivery_tag or 0, method.routing_key or "", body)
 
 
+class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
+    def getaddrinfo(
+        self, host: Any, port: Any, on_done: Callable[[Any], None], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Where there is no descriptor for a socket, the name cannot be found."""
+        return super().getaddrinfo(
+            host, port, lambda found: on_done(reachable(found)), *args, **kwargs
+        )
+
+
 class Session:
     """One connection from its opening to its close."""
 
@@ -162,13 +180,15 @@ class Session:
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
             on_close_callback=self._on_close,
-            custom_ioloop=loop,
+            custom_ioloop=_Services(loop),
         )
         self.publisher: Publisher | None = None
 
     def _on_open(self, _connection: Any) -> None:
         if not self._opened.done():
             self._opened.set_result(None)
+        else:
+            self.close("it took too long")
 
     def _on_open_error(self, _connection: Any, error: BaseException) -> None:
         if not self._opened.done():
@@ -184,7 +204,11 @@ class Session:
 
     async def open(self) -> None:
         """Raises BrokerDown."""
-        await self._opened
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self._opened
+        except TimeoutError:
+            raise BrokerDown(f"no connection in {OPEN_S:.0f} s") from None
         self.publisher = Publisher(await self.channel())
 
     async def channel(self, vital: bool = True) -> Channel:
@@ -194,6 +218,8 @@ class Session:
         def on_open(channel: Channel) -> None:
             if not opened.done():
                 opened.set_result(channel)
+            else:
+                channel.close()
 
         try:
             channel = self._connection.channel(on_open_callback=on_open)
@@ -201,7 +227,11 @@ class Session:
             raise BrokerDown(type(e).__name__) from None
         if vital:
             channel.add_on_close_callback(lambda _channel, reason: self.close(str(reason)))
-        return await self._or_closed(opened)
+        try:
+            return await self._or_closed(opened)
+        except asyncio.CancelledError:
+            opened.cancel()
+            raise
 
     async def _or_closed(self, future: asyncio.Future[Any]) -> Any:
         """Wait for a broker's answer, which never comes once the connection has closed."""
@@ -216,6 +246,13 @@ class Session:
 
         Returns the broker's answer (pika.spec). Raises BrokerDown with its reason, NoQueue.
         """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._call(method, arguments)
+        except TimeoutError:
+            raise BrokerDown(f"{method}: no answer in {ANSWER_S:.0f} s") from None
+
+    async def _call(self, method: str, arguments: dict[str, Any]) -> Any:
         channel = await self.channel(vital=False)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -230,11 +267,15 @@ class Session:
                 done.set_result(frame.method)
 
         channel.add_on_close_callback(failed)
-        getattr(channel, method)(callback=succeeded, **arguments)
-        answer = await self._or_closed(done)
-        with contextlib.suppress(AMQPError):
-            channel.close()
-        return answer
+        try:
+            getattr(channel, method)(callback=succeeded, **arguments)
+        except AMQPError as e:  # closed since it was opened
+            raise BrokerDown(f"{method}: {type(e).__name__}") from None
+        try:
+            return await self._or_closed(done)
+        finally:
+            with contextlib.suppress(AMQPError):
+                channel.close()
 
     async def consume(
         self, queue: str, prefetch: int, deliver: Deliver, acknowledged: bool = False

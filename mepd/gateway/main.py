@@ -55,7 +55,7 @@ async def _serve(settings: Settings) -> int:
     import uvicorn
 
     from mepd.gateway.app import create_app
-    from mepd.gateway.connections import Connection, raise_file_limit
+    from mepd.gateway.connections import Connection, over_tls, raise_file_limit
     from mepd.gateway.database import Database
     from mepd.gateway.service import Service
 
@@ -65,11 +65,14 @@ async def _serve(settings: Settings) -> int:
     try:
         db.create()
         service = Service(settings, db)
+        http: Any = Connection
+        if settings.tls_certificate and settings.tls_key:
+            http = over_tls(settings.tls_certificate, settings.tls_key)
         config = uvicorn.Config(
             create_app(service),
             host=settings.host,
             port=settings.port,
-            http=Connection,
+            http=http,
             ws="none",
             backlog=room.at_once,
             log_config=None,
@@ -79,8 +82,6 @@ async def _serve(settings: Settings) -> int:
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=3,
             timeout_keep_alive=75,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
         )
         server = uvicorn.Server(config)
         # its own handlers would end the process by the signal even after an orderly stop

@@ -91,3 +91,7 @@ class Presence:
         """What has changed since the last call, for the store: id -> (until, period)."""
         changes, self._changed = self._changed, {}
         return changes
+
+    def put_back(self, changes: dict[str, tuple[float, float]]) -> None:
+        """They are not stored: they are for the next call, but for what has changed since."""
+        self._changed = {**changes, **self._changed}

@@ -166,7 +166,10 @@ class Relay:
             self._sparing.write(
                 logging.INFO, "results", "%d results were not awaited", unwanted
             )
-        await self.send(fresh)
+        try:
+            await self.send(fresh)
+        except StoreUnavailable as e:  # stored and acknowledged: the next flush sends them
+            log.info("results are not relayed yet: %s", e)
 
     def _settle(self, batch: list[_Delivery]) -> None:
         """Acknowledge all deliveries up to the last of these; those of a lost channel come

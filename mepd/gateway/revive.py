@@ -14,6 +14,7 @@ from mepd.errors import MepdError
 from mepd.gateway import names, registry, taskstore
 from mepd.gateway.amqp import Link
 from mepd.gateway.database import Database
+from mepd.gateway.dispatch import is_listening
 from mepd.gateway.failures import BrokerDown, StartFailed, StoreUnavailable
 from mepd.gateway.presence import Presence
 from mepd.gateway.relay import Relay, error_result
@@ -22,6 +23,8 @@ from mepd.gateway.starts import Starts, Uep, uep_of
 log = logging.getLogger(__name__)
 
 DELAYS_S = (0.0, 2.0, 10.0)
+LISTENING_S = 2.0
+"""Until one is looked at again that is silent but takes tasks."""
 STRIKES = 3
 """Starts in a row without any result before the tasks are given up."""
 
@@ -80,11 +83,18 @@ class Reviver:
                 return
             if self._presence.online(uep_id):
                 return
+            if await is_listening(self._link, uep_id):
+                # It takes its tasks: on its way out, or not heard since the broker is in alarm,
+                # and then this is known at the alarm's end
+                asyncio.get_running_loop().call_later(LISTENING_S, self.gone, uep_id)
+                return
             strikes = await self._strike(uep_id)
             log.info("user endpoint %s has gone with tasks open", uep_id)
             why = "" if strikes > STRIKES else await self._revive(uep_of(row))
             if why is not None:
                 await self._give_up(uep_id, self._reasons.get(uep_id) or why)
+        except BrokerDown:  # or it does not answer
+            asyncio.get_running_loop().call_later(DELAYS_S[-1], self.gone, uep_id)
         except StoreUnavailable as e:
             log.error("user endpoint %s cannot be looked after: %s", uep_id, e)
             asyncio.get_running_loop().call_later(DELAYS_S[-1], self.gone, uep_id)
@@ -101,7 +111,10 @@ class Reviver:
         return count + 1
 
     async def _revive(self, uep: Uep) -> str | None:
-        """Start it again. Returns None when it is online, or why that failed."""
+        """Start it again. Returns None when it is online, or why that failed.
+
+        Raises BrokerDown.
+        """
         why = ""
         for delay in DELAYS_S:
             await asyncio.sleep(delay)
@@ -112,8 +125,6 @@ class Reviver:
                 return None
             except StartFailed as e:
                 why = str(e)
-            except BrokerDown:
-                return None  # the next connection looks after all open tasks
         return why
 
     async def _await_endpoint(self, endpoint_id: str) -> bool:

@@ -260,8 +260,12 @@ class Service:
 
     async def _store_presence(self, _signals: list[None]) -> None:
         changes = self.presence.take_changes()
-        if changes:
-            await self.db.awrite(registry.store_presence, changes)
+        try:
+            if changes:
+                await self.db.awrite(registry.store_presence, changes)
+        except StoreUnavailable:
+            self.presence.put_back(changes)
+            raise
 
     async def _housekeeping(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,39 +17,10 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from mepd.posix.addresses import NoLookUp, reachable
 from mepd.wire import headertables
 
 headertables.harden(data)
-
-
-class _NoLookUp:
-    """A look-up of a name that has failed already; ``on_done`` is soon told."""
-
-    def __init__(self, on_done: Callable[[Any], None], error: OSError) -> None:
-        self._on_done: Callable[[Any], None] | None = on_done
-        self._error = error
-
-    def end(self) -> None:
-        if self._on_done is not None:
-            self._on_done(self._error)
-
-    def cancel(self) -> bool:
-        self._on_done = None
-        return True
-
-
-def reachable(found: Any) -> Any:
-    """Of a look-up's addresses those for which there is a socket; an OSError if there is none."""
-    if isinstance(found, BaseException):
-        return found
-    good, error = [], OSError(errno.EADDRNOTAVAIL, "the name has no address")
-    for record in found:
-        try:
-            socket.socket(*record[:3]).close()
-            good.append(record)
-        except OSError as e:
-            error = e
-    return good or error
 
 
 class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
@@ -67,7 +37,7 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
         try:
             return super().getaddrinfo(host, port, done, *args, **kwargs)
         except RuntimeError as e:
-            failed = _NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
+            failed = NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
             self.add_callback_threadsafe(failed.end)
             return failed
 

@@ -114,3 +114,18 @@ def test_changes_are_taken_once(clock: Clock) -> None:
 )
 def test_period_of(state: dict[str, object], period: float | None) -> None:
     assert period_of(state) == period
+
+
+def test_G7_what_the_store_did_not_take_is_told_again() -> None:
+    async def run() -> None:
+        presence = Presence()
+        presence.report("a", 30)
+        presence.report("b", 30)
+        lost = presence.take_changes()
+        presence.goodbye("a")
+        presence.put_back(lost)
+        again = presence.take_changes()
+        assert again == {"a": (0.0, 30), "b": lost["b"]}
+        presence.hold()
+
+    asyncio.run(run())
