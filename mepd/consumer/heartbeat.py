@@ -42,14 +42,20 @@ class Heartbeat:
         self._backoff = Backoff()
         self._timer: Any = None
         self._closed = False
+        self._away = False
+        self._last_said: Callable[[str], None] = lambda _reason: None
         self._publisher: Publisher
         self._connect()
 
     def _connect(self) -> None:
         self._timer = None
+        self._away = False
         self._publisher = Publisher(self._loop, self._address, self._beat, self._lost)
 
     def _beat(self) -> None:
+        if self._closed:  # it is to say goodbye, and had no connection yet
+            self._publish(0, self._last_said)
+            return
         if self._publisher.idle:
             self._publish(self._period, self._confirmed)
         self._timer = self._loop.call_later(self._period, self._beat)
@@ -69,9 +75,11 @@ class Heartbeat:
             self._backoff = Backoff()
 
     def _lost(self, reason: str) -> None:
-        self._cancel_timer()
         if self._closed:
+            self._last_said(reason)
             return
+        self._cancel_timer()
+        self._away = True
         self._backoff = self._backoff.after_failure(0.0)
         pause = self._backoff.delay(random.random())
         _log.warning(
@@ -101,13 +109,10 @@ class Heartbeat:
 
     def say_goodbye(self, done: Callable[[], None]) -> None:
         """Send the last heartbeat, period 0, then close; ``done`` is called in any case,
-        at the latest after LAST_WORD_S seconds."""
+        at the latest after LAST_WORD_S seconds: for as long a connection that is being made,
+        or a heartbeat that is not confirmed, is waited for."""
         self._closed = True
         self._cancel_timer()
-        if not self._publisher.idle:
-            self._publisher.close()
-            done()
-            return
         pending = [done]
 
         def finish(_reason: str = "") -> None:
@@ -116,5 +121,10 @@ class Heartbeat:
             if pending:
                 pending.pop()()
 
+        self._last_said = finish
+        if self._away:
+            finish()
+            return
         self._timer = self._loop.call_later(LAST_WORD_S, finish)
-        self._publish(0, finish)
+        if self._publisher.ready:
+            self._publish(0, finish)

@@ -71,9 +71,14 @@ class Publisher:
         self._on_end(reason)
 
     @property
+    def ready(self) -> bool:
+        """Whether it can publish."""
+        return self._channel is not None and self._session.usable
+
+    @property
     def idle(self) -> bool:
         """Whether it is ready and every message so far is confirmed."""
-        return self._channel is not None and self._session.usable and not self._waiting
+        return self.ready and not self._waiting
 
     def publish(self, exchange: str, routing_key: str, body: bytes, done: Done) -> None:
         """Send one persistent message; only after ``on_ready`` and before the end."""
