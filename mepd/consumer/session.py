@@ -7,7 +7,7 @@ any exception). Here each of them is one call of ``on_end`` with a reason.
 
 from __future__ import annotations
 
-import errno
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,7 @@ import pika
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from mepd.consumer.broker import BrokerAddress, describe, parameters
-from mepd.posix.addresses import NoLookUp, reachable
+from mepd.posix.addresses import look_up
 
 
 class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
@@ -25,15 +25,10 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
     def getaddrinfo(
         self, host: Any, port: Any, on_done: Callable[[Any], None], *args: Any, **kwargs: Any
     ) -> Any:
-        def done(found: Any) -> None:
-            on_done(reachable(found))
-
-        try:
-            return super().getaddrinfo(host, port, done, *args, **kwargs)
-        except RuntimeError as e:
-            failed = NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
-            self.call_later(0, failed.end)
-            return failed
+        ask = functools.partial(super().getaddrinfo, host, port)
+        return look_up(
+            lambda done: ask(done, *args, **kwargs), self.add_callback_threadsafe, on_done
+        )
 
 
 class Session:

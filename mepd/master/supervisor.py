@@ -33,6 +33,7 @@ from mepd.master.table import UepTable
 from mepd.master.taskaudit import TaskAudit
 from mepd.master.verbs import Verbs
 from mepd.master.workers import Worker
+from mepd.model import Activity
 from mepd.posix import descriptors, process, syscalls
 from mepd.posix.accounts import Account
 from mepd.posix.notify import Notifier
@@ -50,8 +51,6 @@ IGNORED = (
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )  # fmt: skip
 """What would end or stop the master and means nothing to it. Not what a fault raises."""
-_HEARTBEAT = 30.0
-"""A user endpoint's period in seconds, unless it says another one."""
 _REASON_MAX = 1000
 """Characters of what a worker says that mepctl status shows."""
 
@@ -201,7 +200,7 @@ class Supervisor:
         """Often enough for the shortest heartbeat among the UEPs, and for one that begins
         meanwhile: the others may say that theirs is a day."""
         periods = [u.activity.heartbeat_period for u in self.table if u.activity]
-        delay = max(1.0, min([_HEARTBEAT, *periods]) / 3)
+        delay = max(1.0, min([Activity.heartbeat_period, *periods]) / 3)
         self.loop.call_later(delay, self._look_at_idle)  # first: whatever happens, look again
         self.stopper.reap_idle()
 

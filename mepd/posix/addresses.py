@@ -40,3 +40,18 @@ class NoLookUp:
     def cancel(self) -> bool:
         self._on_done = None
         return True
+
+
+def look_up(
+    ask: Callable[[Callable[[Any], None]], Any],
+    soon: Callable[[Callable[[], None]], Any],
+    on_done: Callable[[Any], None],
+) -> Any:
+    """Have pika's ``ask`` look a name up in a thread, and tell ``on_done`` what of it is
+    reachable; where the system has no thread, that it failed, ``soon``."""
+    try:
+        return ask(lambda found: on_done(reachable(found)))
+    except RuntimeError as e:
+        failed = NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
+        soon(failed.end)
+        return failed

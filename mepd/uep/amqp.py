@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +17,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from mepd.posix.addresses import NoLookUp, reachable
+from mepd.posix.addresses import look_up
 from mepd.wire import headertables
 
 headertables.harden(data)
@@ -31,15 +31,10 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
     def getaddrinfo(
         self, host: Any, port: Any, on_done: Callable[[Any], None], *args: Any, **kwargs: Any
     ) -> Any:
-        def done(found: Any) -> None:
-            on_done(reachable(found))
-
-        try:
-            return super().getaddrinfo(host, port, done, *args, **kwargs)
-        except RuntimeError as e:
-            failed = NoLookUp(on_done, OSError(errno.EAGAIN, str(e)))
-            self.add_callback_threadsafe(failed.end)
-            return failed
+        ask = functools.partial(super().getaddrinfo, host, port)
+        return look_up(
+            lambda done: ask(done, *args, **kwargs), self.add_callback_threadsafe, on_done
+        )
 
 
 class Connection(SelectConnection):  # type: ignore[misc]

@@ -210,9 +210,7 @@ class HtexEngine:
 
     def _reap_orphans(self) -> None:
         assert self._host is not None
-        for pid in process.children():
-            if pid != self._host.pid and pid not in self._others:
-                orphans.reap(pid)
+        orphans.living(self._others | {self._host.pid})
 
     def _on_host_end(self, host: WorkerProcess, status: int) -> None:
         orphans.end(self._others)  # its interchange, its blocks on this machine

@@ -11,7 +11,8 @@ import pytest
 
 from mepd.uep import backoff
 from mepd.uep import link as link_module
-from mepd.uep.amqp import IOLoop, ProbableAuthenticationError, reachable
+from mepd.posix.addresses import reachable
+from mepd.uep.amqp import IOLoop, ProbableAuthenticationError
 from mepd.uep.broker import group_by_url
 from mepd.uep.link import Link, cause, parameters, refused
 
