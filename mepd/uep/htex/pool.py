@@ -23,6 +23,7 @@ from typing import Any
 
 from mepd.uep.htex import pinning
 from mepd.uep.htex.lean import import_little
+from mepd.uep.htex.leaving import take_leave
 from mepd.uep.htex.slot import Slot, SlotTask, WorkerPlan
 from mepd.uep.worker import set_title
 
@@ -33,8 +34,9 @@ from parsl.serialize import serialize  # noqa: E402
 
 log = logging.getLogger("mepd.uep.htex.pool")
 
-LAST_WORDS = 1.5
-"""Seconds for the news of lost tasks to reach the interchange."""
+LAST_WORDS, ALONE = 5.0, 1.5
+"""Seconds for the news of lost tasks to reach the interchange; where the job's script has
+gone, the interchange may have, too."""
 TOLD_TO_END = (
     "WorkerLost: the workers were told to end while this task was theirs, as when a batch"
     " system cancels a job or its time is over"
@@ -106,7 +108,7 @@ class Pool(stock.Manager):  # type: ignore[misc]
                 # A batch system may end the job's script alone; where it does not hold the
                 # job's processes together, nobody would end this one.
                 parent = os.getppid()
-                self._on_stop()
+                self._leave(ALONE)
         self._kill()
         if self._failure:
             raise RuntimeError(self._failure)
@@ -165,25 +167,34 @@ class Pool(stock.Manager):  # type: ignore[misc]
 
     def _on_stop(self, *_: object) -> None:
         """SIGTERM: say what is lost and end; the batch system waits a little."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        threading.Thread(target=self._give_up, daemon=True).start()
+        self._leave(LAST_WORDS)
 
-    def _give_up(self) -> None:
+    def _leave(self, patience: float) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        threading.Thread(target=self._give_up, args=(patience,), daemon=True).start()
+
+    def _give_up(self, patience: float) -> None:
         log.warning("told to end")
-        lost = [slot.task for slot in self._slots if slot.task is not None]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                context = self.pending_task_queue.get_nowait()
-                mine = context["context"]["mepd"]
-                lost.append(SlotTask(context["task_id"], mine["id"], (), b""))
-        for task in lost:
-            self._lost(task, TOLD_TO_END)
-        # the interchange forgets a pool that drains and has no task, and says so
-        self.pending_result_queue.put(pickle.dumps({"type": "drain"}))
-        heard = self._stop_event.wait(LAST_WORDS)
+        heard = take_leave(
+            # the interchange forgets a pool that drains and has no task, and says so
+            lambda: self.pending_result_queue.put(pickle.dumps({"type": "drain"})),
+            self._held,
+            lambda task: self._lost(task, TOLD_TO_END),
+            self._stop_event,
+            patience,
+        )
         self._kill()
         # where the provider looks at exit codes: a block that ended in order is no failure
         os._exit(os.EX_OK if heard else 128 + signal.SIGTERM)
+
+    def _held(self) -> list[SlotTask]:
+        held = [task for slot in self._slots if (task := slot.task) is not None]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                request = self.pending_task_queue.get_nowait()
+                mine = request["context"]["mepd"]
+                held.append(SlotTask(request["task_id"], mine["id"], (), b""))
+        return held
 
     def _kill(self) -> None:
         for slot in self._slots:

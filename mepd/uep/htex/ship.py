@@ -26,8 +26,8 @@ MODULES = (
     "posix/threads", "wire/__init__", "wire/framing", "wire/jsonlimits", "wire/message",
     "uep/__init__", "uep/failures", "uep/worker", "uep/engines/__init__",
     "uep/engines/execute", "uep/engines/frames", "uep/engines/sdk", "uep/engines/walltime",
-    "uep/htex/__init__", "uep/htex/lean", "uep/htex/pinning", "uep/htex/pool",
-    "uep/htex/slot",
+    "uep/htex/__init__", "uep/htex/lean", "uep/htex/leaving", "uep/htex/pinning",
+    "uep/htex/pool", "uep/htex/slot",
 )  # fmt: skip
 """What pool and worker import of mepd."""
 _MAIN = """\
