@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -68,6 +69,17 @@ def named(step: Step) -> str:
     return step[1]
 
 
+FORK, LIVE = process.fork.__code__, process._live.__code__
+
+
+def lives() -> bool:
+    """Not so in the fork itself, where coverage has work of its own."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code not in (FORK, LIVE):
+        frame = frame.f_back
+    return frame.f_code is LIVE
+
+
 class Injected:
     """Does something in launch children, once in each, when they come to one step."""
 
@@ -91,7 +103,8 @@ class Injected:
 
         def patched(*args: Any, **kwargs: Any) -> Any:
             me = os.getpid()
-            if self._test != me and self.step == step and me not in done and self.when():
+            mine = self._test != me and self.step == step and me not in done
+            if mine and lives() and self.when():
                 done.append(me)
                 self.act()
             return original(*args, **kwargs)
