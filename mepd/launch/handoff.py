@@ -143,8 +143,8 @@ def hand_over(
         if fds.audit is not None:
             wanted[AUDIT_FD] = fds.audit
         descriptors.place(wanted)
-        for fd in set(wanted.values()) - set(wanted):
-            os.close(fd)
+        # Also what modules of PAM and of NSS have left open: it was opened as root
+        descriptors.close_all_but([*wanted, stages.fileno()])
     with stage(Stage.PARENT, "lifeline"):
         rlimits.allow_core(plan.snapshot.limits)
         process.reset_signals()

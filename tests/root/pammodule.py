@@ -15,6 +15,7 @@ from tests.conftest import require
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -48,6 +49,13 @@ static int act(pam_handle_t *pamh, const char *now, int argc, const char **argv)
         uid_t uid = getpwnam(user)->pw_uid;
         if (strcmp(argv[0], "uid") == 0 ? setresuid(uid, uid, uid) : seteuid(uid))
             return PAM_SYSTEM_ERR;
+    } else if (strcmp(argv[0], "leave") == 0) {
+        if (open("/etc/shadow", O_RDONLY) < 0 || fcntl(0, F_DUPFD, 300) < 0)
+            return PAM_SYSTEM_ERR;
+    } else if (strcmp(argv[0], "block") == 0) {
+        sigset_t all;
+        sigfillset(&all);
+        sigprocmask(SIG_BLOCK, &all, NULL);
     } else if (strcmp(argv[0], "hang") == 0) {
         sigset_t all;
         sigfillset(&all);

@@ -126,6 +126,18 @@ def test_F1_descriptors_are_exactly_the_agreed_ones(harper: User, tmp_path: Path
     assert seen["links"]["6"].startswith("/memfd:") and seen["stdin"]["mem_fd"] == 6
 
 
+@pytest.mark.parametrize("when", ["acct", "setcred", "open"])
+def test_F1_what_a_module_leaves_open_is_not_the_ueps(
+    harper: User, tmp_path: Path, when: str
+) -> None:
+    """It opened it as root, and for every program to inherit."""
+    module = pammodule.build(tmp_path)
+    lines = pammodule.misbehaving(module, "leave", when, harper.name)
+    with pammodule.service(*lines) as service:
+        seen = probe(harper, tmp_path, pam_enable=True, pam_service=service)
+    assert seen["fds"] == [0, 1, 2, 5, 6], seen["links"]
+
+
 def test_F3_a_large_stdin_document_is_delivered(harper: User, tmp_path: Path) -> None:
     text = launching.TEMPLATE + "".join(f"# {'x' * 70}\n" for _ in range(12000))
     seen = probe(harper, tmp_path, template=text)
