@@ -41,6 +41,7 @@ class Guard:
         signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
         for number in (*FORWARDED, *_PASSED_OVER, signal.SIGCHLD, signal.SIGCONT):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a module may have left some blocked
         process.die_with_parent(parent_pid, signal.SIGCONT)
 
     def watch(
@@ -131,6 +132,7 @@ def leave_like(status: int) -> int:
         number = os.WTERMSIG(status)
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
         rlimits.no_core_dumps()
         syscalls.set_not_dumpable()  # nor to a program that is given cores (core(5))
         os.kill(os.getpid(), number)

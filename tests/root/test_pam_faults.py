@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ def make(tmp_path: Path, module: Path) -> Iterator[Make]:
     made: list[Harness] = []
     with ExitStack() as stack:
 
-        def build(what: str, when: str, user: User, **rules: Any) -> Harness:
-            lines = pammodule.misbehaving(module, what, when, user.name)
+        def build(
+            what: str, when: str, user: User, more: Sequence[str] = (), **rules: Any
+        ) -> Harness:
+            lines = (*pammodule.misbehaving(module, what, when, user.name), *more)
             snap = launching.snapshot(
                 launching.script(tmp_path, SLEEP),
                 pam_enable=True,
@@ -118,6 +120,42 @@ def test_P5_a_module_that_hangs_when_the_session_closes(
     assert is_gone(uep.process.pid) and is_gone(uep.child.pid)
     assert [u.user for u in h.table] == [jessie.name]
     h.run_until(lambda: not h.reaper.strays())
+
+
+@pytest.mark.parametrize("end", ["dies", "is told to stop"])
+@pytest.mark.parametrize("when", ["acct", "setcred", "open"])
+def test_P6_signals_that_a_module_leaves_blocked_hide_no_end(
+    make: Make, harper: User, tmp_path: Path, when: str, end: str
+) -> None:
+    """The session process hears of its UEP's end, and passes on what it is told."""
+    closed = tmp_path / "closed"
+    script = tmp_path / "close.sh"
+    script.write_text(f'#!/bin/sh\n[ "$PAM_TYPE" != close_session ] || id -u > {closed}\n')
+    script.chmod(0o755)
+    h = make("block", when, harper, more=[f"session required pam_exec.so seteuid {script}"])
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    uep = h.uep()
+    assert uep.state is UepState.RUNNING
+    if end == "dies":
+        os.kill(uep.process.pid, signal.SIGKILL)
+    else:
+        os.kill(uep.child.pid, signal.SIGTERM)
+    h.run_until(lambda: not list(h.table))
+    assert closed.read_text() == "0\n"
+    assert is_gone(uep.process.pid) and is_gone(uep.child.pid)
+
+
+def test_P6_the_end_of_a_uep_is_told_though_a_module_blocks_signals_at_the_close(
+    make: Make, harper: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    h = make("block", "close", harper)
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled)
+    os.kill(h.uep().process.pid, signal.SIGTERM)
+    h.run_until(lambda: not list(h.table))
+    assert any("terminated by signal: 15 " in text for text in caplog.messages), caplog.messages
 
 
 def test_P6_a_module_that_crashes_when_the_session_closes(
