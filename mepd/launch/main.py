@@ -145,6 +145,8 @@ def _prepare(plan: LaunchPlan, sockets: LaunchSockets, about: mepdlog.About) -> 
         descriptors.null_stdio()
         descriptors.close_all_but([0, 1, 2, *keep])
         process.reset_scheduling()
+        if plan.privileged:
+            syscalls.new_session_keyring()  # root's, or one that all user endpoints share
         rlimits.no_core_dumps_yet()
         syscalls.set_not_dumpable()  # a limit does not keep a core from a program (core(5))
         # A mapper that does not read, or a master that is gone, is an error and no death:

@@ -18,7 +18,7 @@ import setproctitle
 from mepd import log as mepdlog
 from mepd.config.launchplan import CredentialFile, LaunchPlan
 from mepd.config.settings import MepdSection
-from mepd.posix import accounts, descriptors, process, rlimits
+from mepd.posix import accounts, descriptors, process, rlimits, syscalls
 from mepd.posix.accounts import Account
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def worker(title: str, entry: str, account: Account, argument: Any, drop_first: 
 
 
 def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
-    """Shed the master's descriptors, scheduling, title and log.
+    """Shed the master's descriptors, scheduling, keys, title and log.
 
     And its process group: what a terminal sends to all, such as ^C, is the master's to heed,
     which ends the others in their order.
@@ -159,6 +159,8 @@ def _detach(title: str, stdio: dict[int, int], keep: list[int]) -> None:
     descriptors.close_all_but([0, 1, 2, *keep])
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
     process.reset_scheduling()
+    if os.geteuid() == 0:
+        syscalls.new_session_keyring()
     rlimits.no_core_dumps()
     os.umask(0o077)
     os.chdir("/")

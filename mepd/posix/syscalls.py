@@ -15,6 +15,8 @@ PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+_JOIN_SESSION_KEYRING = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,6 +67,19 @@ def drop_bounding_set() -> None:
             raise
         if present:
             prctl(PR_CAPBSET_DROP, cap)
+
+
+def new_session_keyring() -> None:
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: an empty one in place of that which the caller
+    shares with its parent. Raises OSError.
+
+    A kernel without keys, or one that gives this process none, has none to share either.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None or _libc.syscall(ctypes.c_long(number), _JOIN_SESSION_KEYRING, None) >= 0:
+        return
+    if ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+        raise _fail("keyctl")
 
 
 def set_no_new_privs() -> None:
