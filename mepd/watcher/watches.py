@@ -30,7 +30,11 @@ def matters(path: str) -> bool:
 
 
 def make(folders: Iterable[Path]) -> RustNotify | None:
-    """Watches on the folders that exist; None if there are none. Raises OSError."""
+    """Watches on the folders that exist; None if there are none, or the system has no more
+    watches: then the master's own looks at the files have to do.
+
+    Raises FileNotFoundError for one that has just gone.
+    """
     present = [str(f) for f in folders if f.is_dir()]
     for folder in folders:
         if str(folder) not in present:
@@ -38,7 +42,13 @@ def make(folders: Iterable[Path]) -> RustNotify | None:
     if not present:
         return None
     # Never by polling: after the drop there would be nothing to see in root's folders
-    return RustNotify(present, False, False, 0, False, False)
+    try:
+        return RustNotify(present, False, False, 0, False, False)
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as e:  # the latter where there is no instance
+        _log.error("no folder is watched, changes are noticed later: %s", e)
+        return None
 
 
 def tell(

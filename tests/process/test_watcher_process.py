@@ -30,11 +30,23 @@ sock = socket.socket(fileno=int(sys.argv[1]))
 drop = lambda: drop_for_good(lookup(sys.argv[2])) if sys.argv[2] else None
 sys.exit(run(sock, WatchPlan(tuple(map(Path, sys.argv[3:]))), drop))
 """
+# What the library says at the limits fs.inotify.max_user_instances and max_user_watches
+NO_WATCHES = (
+    "_rust_notify.WatchfilesRustInternalError('Too many open files (os error 24)')",
+    "OSError('OS file watch limit reached.')",
+)
+_REFUSED = """
+from watchfiles import _rust_notify
+from mepd.watcher import watches
+def refuse(*_):
+    raise {error}
+watches.RustNotify = refuse
+"""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 class FakeMaster:
-    def __init__(self, log: Path, account: str, *folders: Path) -> None:
+    def __init__(self, log: Path, account: str, *folders: Path, before: str = "") -> None:
         self.log = log
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(PATIENCE_S)
@@ -42,7 +54,7 @@ class FakeMaster:
         self._messages: list[Any] = []
         with theirs, log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, str(theirs.fileno()), account, *folders],
+                [sys.executable, "-c", before + _CHILD, str(theirs.fileno()), account, *folders],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
@@ -112,6 +124,24 @@ def status_of_threads(pid: int) -> list[dict[str, str]]:
         lines = (task / "status").read_text().splitlines()
         found.append({k: v.strip() for k, _, v in (line.partition(":") for line in lines)})
     return found
+
+
+@pytest.mark.parametrize("error", NO_WATCHES)
+def test_R6_without_watches_files_are_checked_all_the_same(
+    folder: Path, tmp_path: Path, error: str
+) -> None:
+    """Else no change would count any more: not even of a mapping that is revoked."""
+    log = tmp_path / "log"
+    fake = FakeMaster(log, "", folder, before=_REFUSED.format(error=error))
+    try:
+        fake.next(worker.Ready)
+        assert "displayname" in fake.validate({"config.yaml": "displayname: a\n", **TEMPLATE})
+        assert fake.validate({"config.yaml": "display_name: a\n", **TEMPLATE}) == ""
+        assert "no folder is watched" in log.read_text()
+        fake.send(worker.Stop())
+        assert fake.process.wait(PATIENCE_S) == 0
+    finally:
+        fake.close()
 
 
 @needs_root
