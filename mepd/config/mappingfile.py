@@ -63,10 +63,13 @@ def _check_rules(document: Mapping[str, Any], number: int, path: str) -> None:
     if not isinstance(rules, list) or not rules:
         raise ConfigError(f"document {number}: mappings must be a list of rules", path)
     for position, rule in enumerate(rules, start=1):
+        where = f"document {number}, rule {position}"
         for key in ("source", "match", "output"):
             if not isinstance(rule, dict) or not isinstance(rule.get(key), str):
-                where = f"document {number}, rule {position}"
                 raise ConfigError(f"{where}: {key} is missing or no text", path)
+        for key in ("ignore_case", "literal"):
+            if not isinstance(rule.get(key), (bool, type(None))):  # "false" would count as true
+                raise ConfigError(f"{where}: {key} must be true or false", path)
 
 
 def _check_command(document: Mapping[str, Any], number: int, path: str) -> None:

@@ -61,13 +61,16 @@ def _interpolate(text: str, identity: Mapping[str, Any], groups: Sequence[str | 
     return _FIELD.sub(value, text)
 
 
-def _anchored(compiled: re.Pattern[str]) -> re.Pattern[str]:
+def _anchored(rule: Mapping[str, Any]) -> re.Pattern[str]:
     """The library's ``^...$`` pattern, grouped, so that fullmatch means all of it.
 
-    Without regard to case only ASCII's letters are alike: elsewhere a Kelvin sign is a k,
-    and a long s an s, so that another domain could pass for the site's.
+    Of a literal rule the library leaves its meaning to what follows a backslash. Without
+    regard to case only ASCII's letters are alike: elsewhere a Kelvin sign is a k, and a long
+    s an s, so that another domain could pass for the site's.
     """
-    return re.compile(f"(?:{compiled.pattern[1:-1]})", compiled.flags & ~re.UNICODE | re.ASCII)
+    known: re.Pattern[str] = rule["compiled_match"]
+    pattern = re.escape(rule["match"]) if rule.get("literal") else known.pattern[1:-1]
+    return re.compile(f"(?:{pattern})", known.flags & ~re.UNICODE | re.ASCII)
 
 
 def map_expression(
@@ -79,7 +82,7 @@ def map_expression(
     mapper = ExpressionIdentityMapping.from_mapping_document(document)
     found: list[dict[str, list[str]]] = []
     for rule in mapper.mappings:
-        pattern = _anchored(rule["compiled_match"])
+        pattern = _anchored(rule)
         hits: dict[str, list[str]] = {}
         for identity in identities:
             if identity.get("status") not in _LIVE or not isinstance(identity.get("id"), str):

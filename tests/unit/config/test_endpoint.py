@@ -189,6 +189,12 @@ def test_no_template(folder: Path) -> None:
          "map.json: document 1: command must be a list"),
         ('[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [{"source": "a"}]}]',
          "map.json: document 1, rule 1: match is missing"),
+        ('[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [{"source": "a",'
+         ' "match": "b", "output": "c", "ignore_case": "false"}]}]',
+         "map.json: document 1, rule 1: ignore_case must be true or false"),
+        ('[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [{"source": "a",'
+         ' "match": "b", "output": "c", "literal": 1}]}]',
+         "map.json: document 1, rule 1: literal must be true or false"),
         ("[" * 100_000, "map.json: not JSON: nested too deeply"),
     ],
 )  # fmt: skip

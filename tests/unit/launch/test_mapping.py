@@ -117,6 +117,18 @@ def test_literal_and_ignore_case() -> None:
     assert mapped(rule("ALICE", "x", ignore_case=True), who("alice")) == "x"
 
 
+@pytest.mark.parametrize(
+    ("match", "other"),
+    [("CORP\\*", "CORP"), ("CORP\\.me", "CORP\\xme"), ("CORP\\?", "CORP"), ("a\\|b", "b"),
+     ("a\\\\.", "a\\\\x"), ("(me)", "me"), ("me\\", "me"), ("[me]$^+{2}", "m"), ("ME", "me")],
+)  # fmt: skip
+def test_I1_nothing_in_a_literal_rule_has_a_meaning(match: str, other: str) -> None:
+    """Not even what stands behind a backslash, as in DOMAIN\\NAME."""
+    document = rule(match, "x", literal=True)
+    assert mapped(document, who(match)) == "x"
+    assert mapped(document, who(other)) is None
+
+
 @pytest.mark.parametrize("username", ["me@\u017fite.org", "me@\u212a.org"])
 def test_I1_letters_that_only_look_alike_to_unicode(username: str) -> None:
     """A long s is an s and a Kelvin sign a k where Unicode's case does not count."""
