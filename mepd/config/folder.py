@@ -13,6 +13,8 @@ from mepd.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _READINGS_MAX = 5
+PAM = (Path("/etc/pam.d"), Path("/usr/lib/pam.d"), Path("/usr/share/pam.d"))
+"""Where services of PAM are, in its order."""
 
 
 def read(directory: Path, privileged: bool) -> dict[str, str]:
@@ -63,7 +65,17 @@ def warnings(snapshot: EndpointSnapshot, privileged: bool) -> list[str]:
         )
     if not privileged and snapshot.pam_enable:
         found.append("`pam` enabled, but process is not privileged -- it will be ignored")
+    if privileged and snapshot.pam_enable and pam_file(snapshot.pam_service) is None:
+        found.append(
+            f"endpoint {snapshot.name}: PAM service {snapshot.pam_service} has no file in"
+            f" {PAM[0]}: the rules of the service other apply"
+        )
     return found
+
+
+def pam_file(service: str) -> Path | None:
+    """The file of a PAM service; None if there is none."""
+    return next((f for f in (place / service for place in PAM) if f.is_file()), None)
 
 
 def accept(snapshot: EndpointSnapshot, privileged: bool) -> EndpointSnapshot:

@@ -20,7 +20,6 @@ from mepd.posix import programs
 
 _CHECKER = "mepd.watcher.standalone"
 _PATIENCE_S = 60.0
-_PAM = (Path("/etc/pam.d"), Path("/usr/lib/pam.d"), Path("/usr/share/pam.d"))
 
 
 class EndpointCheck:
@@ -111,13 +110,13 @@ class EndpointCheck:
         assert s is not None
         if not s.pam_enable:
             return "off"
-        for place in _PAM:
-            if (place / s.pam_service).is_file():
-                return str(place / s.pam_service)
-        raise ConfigError(
-            f"service {s.pam_service} has no file in {_PAM[0]}; PAM's own fallback is the"
-            " service other, which refuses"
-        )
+        found = folder.pam_file(s.pam_service)
+        if found is None:
+            raise ConfigError(
+                f"service {s.pam_service} has no file in {folder.PAM[0]}: the rules of the"
+                " service other apply"
+            )
+        return str(found)
 
     def _command(self) -> str:
         """As the mapped user: the program and, of a script, what runs it."""

@@ -51,3 +51,33 @@ def test_a_folder_that_never_stands_still(tmp_path: Path, monkeypatch: pytest.Mo
     swap_between(monkeypatch, tmp_path, 1000)
     with pytest.raises(ConfigError, match="changes while it is read"):
         folder.read(tmp_path, privileged=False)
+
+
+@pytest.mark.parametrize(
+    ("block", "privileged", "warned"),
+    [
+        ("pam: {service_name: gone}", True, True),
+        ("pam: {}", True, True),
+        ("pam: {service_name: there}", True, False),
+        ("pam: {service_name: shipped}", True, False),
+        ("pam: {service_name: gone, enable: false}", True, False),
+        ("pam: {service_name: gone}", False, False),
+    ],
+)
+def test_a_service_that_pam_has_not_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str, privileged: bool, warned: bool
+) -> None:
+    """PAM itself takes the rules of another one without a word."""
+    places = tmp_path / "etc", tmp_path / "lib"
+    for place, name in zip(places, ("there", "shipped")):
+        place.mkdir()
+        (place / name).touch()
+    monkeypatch.setattr(folder, "PAM", places, raising=False)
+    gpu = tmp_path / "gpu"
+    make(gpu, 1)
+    (gpu / "config.yaml").write_text(f"{block}\n")
+    snapshot = folder.parse("gpu", gpu, folder.read(gpu, False), False)
+    found = [w for w in folder.warnings(snapshot, privileged) if "the service other" in w]
+    assert len(found) == warned
+    for text in found:
+        assert text.startswith(f"endpoint gpu: PAM service {snapshot.pam_service} has no file in")
