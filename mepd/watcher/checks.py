@@ -57,6 +57,42 @@ def check_schema(schema: dict[str, Any], name: str) -> None:
         validator.check_schema(schema, format_checker=validator.FORMAT_CHECKER)
     except SchemaError as e:
         raise ConfigError(f"no JSON schema: {e.json_path}: {e.message[:200]}", name) from None
+    _check_references(schema, name)
+
+
+def _check_references(schema: dict[str, Any], name: str) -> None:
+    """Each leads to something, and not back to itself: else a start finds that out, once a
+    user passes what it is about."""
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
+
+    root: Any = DRAFT202012.create_resource(schema)
+    registry: Any = Registry().with_resource(root.id() or "", root).crawl()
+    todo = [(root, registry.resolver(root.id() or ""))]
+    while todo:
+        resource, resolver = todo.pop()
+        todo += [(sub, resolver.in_subresource(sub)) for sub in resource.subresources()]
+        _follow(resource.contents, resolver, name)
+
+
+def _follow(contents: Any, resolver: Any, name: str) -> None:
+    """From a schema to what it refers to, and on to what that does."""
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    passed: set[int] = set()
+    while isinstance(contents, dict) and isinstance(target := contents.get("$ref"), str):
+        if id(contents) in passed:
+            raise ConfigError(f"no JSON schema: $ref to {target[:100]!r} has no end", name)
+        passed.add(id(contents))
+        try:
+            found = resolver.lookup(target)
+        except (Unresolvable, ValueError, TypeError):  # of a list's or a number's items
+            raise ConfigError(
+                f"no JSON schema: $ref to {target[:100]!r} leads nowhere", name
+            ) from None
+        contents = found.contents
+        resolver = found.resolver.in_subresource(DRAFT202012.create_resource(contents))
 
 
 def check_template(text: str, name: str) -> None:

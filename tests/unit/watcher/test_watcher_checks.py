@@ -89,6 +89,40 @@ def test_schema() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "$ref to '#/$defs/b' leads nowhere"),
+        ({"properties": {"a": {"$ref": "#b"}}}, "$ref to '#b' leads nowhere"),
+        ({"properties": {"a": {"$ref": "#/allOf/b"}}, "allOf": [{}]}, "leads nowhere"),
+        ({"properties": {"a": {"$ref": "#/$defs/b/c"}}, "$defs": {"b": True}}, "leads nowhere"),
+        ({"$defs": {"b": {"items": {"$ref": "#/c"}}}}, "$ref to '#/c' leads nowhere"),
+        ({"$ref": "#"}, "$ref to '#' has no end"),
+        ({"$defs": {"b": {"$ref": "#/$defs/c"}, "c": {"$ref": "#/$defs/b"}}}, "has no end"),
+    ],
+)
+def test_a_reference_that_fails_each_start_is_an_error_of_the_schema(
+    schema: dict[str, Any], told: str
+) -> None:
+    assert told in schema_error(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "https://x.org/s", "properties": {"a": {"$ref": "#/properties/b"}, "b": True}},
+        {"$defs": {"b": {"$anchor": "x"}}, "items": {"$ref": "#x"}},
+        {"$defs": {"b": {"$id": "b.json", "$defs": {"c": {}}, "items": {"$ref": "#/$defs/c"}}}},
+        {"properties": {"next": {"$ref": "#"}}},
+        {"$defs": {"b": {"items": {"$ref": "#/$defs/b"}}}, "$ref": "#/$defs/b"},
+        {"definitions": {"b": {}}, "anyOf": [{"$ref": "#/definitions/b"}]},
+        {"enum": [{"$ref": "#/nowhere"}], "properties": {"$ref": {"type": "string"}}},
+    ],
+)  # fmt: skip
+def test_references_that_lead_to_something(schema: dict[str, Any]) -> None:
+    checks.check_schema(schema, "file")
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("a: 1\nb: {{ A", ":2: no Jinja template: "),
