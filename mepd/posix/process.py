@@ -83,12 +83,17 @@ def _live(child: Callable[[], int]) -> NoReturn:
 
 
 def reset_scheduling() -> None:
-    """nice 0 and oom_score_adj 0: what the daemon was given is not for its children.
+    """The usual policy, nice 0, no class of I/O and oom_score_adj 0: what the daemon was given
+    is not for its children.
 
-    Both survive exec (sched(7), proc(5)). What the caller may not change stays.
+    All survive exec (sched(7), ioprio_set(2), proc(5)). What the caller may not change stays.
     """
     with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+    with contextlib.suppress(OSError, psutil.Error):
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_NONE)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
         f.write("0")
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mepd.model import Stage
@@ -19,7 +20,7 @@ from tests.conftest import User
 from tests.root import launching, pammodule
 
 PROBE = """
-import json, os, signal, resource, socket
+import json, os, psutil, signal, resource, socket
 out = {}
 for line in open("/proc/self/status"):
     key, _, value = line.partition(":")
@@ -41,6 +42,8 @@ out["fds"] = sorted(map(int, out["links"]))
 out["sid"] = os.getsid(0) == os.getpid()
 out["umask"] = os.umask(0)
 out["nice"] = os.nice(0)
+out["policy"] = os.sched_getscheduler(0)
+out["ionice"] = psutil.Process().ionice().ioclass
 out["oom"] = int(open("/proc/self/oom_score_adj").read())
 out["environ"] = dict(os.environ)
 out["cwd"] = os.getcwd()
@@ -163,6 +166,28 @@ def test_T10_T12_D6_signals_scheduling_limits(harper: User, tmp_path: Path) -> N
             assert set(seen["ignored"]) <= {signal.SIGPIPE, signal.SIGXFSZ}
             assert seen["nice"] == 0 and seen["oom"] == 0
             assert seen["nofile"] == [1024, 12345] and seen["core"] == [0, 0]
+            code = 0
+        except BaseException as e:
+            print("child:", repr(e), flush=True)
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("policy", ["SCHED_BATCH", "SCHED_IDLE", "SCHED_RR"])
+def test_D6_the_usual_policy_whatever_the_masters(
+    harper: User, tmp_path: Path, policy: str
+) -> None:
+    """As CPUSchedulingPolicy of systemd's or chrt(1) give it one."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            wanted = getattr(os, policy)
+            os.sched_setscheduler(0, wanted, os.sched_param(wanted == os.SCHED_RR))
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+            seen = probe(harper, tmp_path)
+            assert seen["policy"] == os.SCHED_OTHER and seen["nice"] == 0
+            assert seen["ionice"] == psutil.IOPRIO_CLASS_NONE
             code = 0
         except BaseException as e:
             print("child:", repr(e), flush=True)
