@@ -25,13 +25,15 @@ log = logging.getLogger(__name__)
 START_ATTEMPTS = 3
 """Workers that die before they are ready, in a row, until waiting tasks are failed."""
 BACKOFF_MAX = 30.0
+_BACKOFF_STEPS = 6
+"""After so many the delay grows no more; two to the power of hours of attempts is no float."""
 WARM_UP = 2.0
 """Seconds until the first worker is started without a task: others may be starting."""
 
 
 def restart_delay(failed: int) -> float:
     """Seconds to wait after ``failed`` workers in a row died before they were ready."""
-    return 0.0 if not failed else min(BACKOFF_MAX, 0.5 * 2.0**failed)
+    return 0.0 if not failed else min(BACKOFF_MAX, 0.5 * 2.0 ** min(failed, _BACKOFF_STEPS))
 
 
 def workers_wanted(waiting: int, starting: int, alive: int, most: int) -> int:

@@ -167,6 +167,11 @@ def test_restart_delay() -> None:
     assert delays[0] == 0.0 and delays == sorted(delays) and delays[-1] == BACKOFF_MAX
 
 
+def test_workers_that_die_for_a_day_are_started_as_before() -> None:
+    """A delay that is no number any more would end the user endpoint."""
+    assert {restart_delay(n) for n in range(40, 24 * 3600 // 30)} == {BACKOFF_MAX}
+
+
 @pytest.mark.parametrize(
     ("waiting", "starting", "alive", "most", "wanted"),
     [
