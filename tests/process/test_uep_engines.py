@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from globus_compute_sdk.serialize import ComputeSerializer
 from mepd.uep.amqp import IOLoop
 from mepd.config.uepconfig import EngineConfig
 from mepd.uep.engines.base import EngineContext, EngineTask
-from mepd.uep.engines.pool import PoolEngine
+from mepd.uep.engines.pool import START_ATTEMPTS, PoolEngine
 from mepd.uep.signals import STOP, Signals
 from mepd.uep.worker import Server
 from mepd.wire.message import Result, Task, pack_task, unpack_result
@@ -741,6 +742,34 @@ def test_a_worker_that_cannot_start_fails_its_tasks(
     assert result.error_code == "WorkerLost" and "while starting" in result.data
     monkeypatch.undo()
     assert harness.value(harness.submit(double, 2)) == 4
+
+
+def waits_for(path: str) -> str:
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return "done"
+
+
+def test_workers_that_cannot_be_added_cost_no_task_that_others_can_run(
+    make: Callable[..., Harness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where RLIMIT_NPROC leaves room for one of two."""
+    monkeypatch.setattr("mepd.uep.engines.pool.restart_delay", lambda failed: 0.01)
+    harness = make(KINDS[1], 2)
+    harness.value(harness.submit(double, 1))
+
+    def refused(_engine: PoolEngine) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(PoolEngine, "_start_worker", refused)
+    go = tmp_path / "go"
+    tasks = [harness.submit(waits_for, str(go)), harness.submit(double, 2)]
+    harness.until(lambda: harness.engine._failed_starts >= START_ATTEMPTS)
+    go.touch()
+    assert [harness.value(t) for t in tasks] == ["done", 4]
 
 
 def test_process_workers_start_as_they_are_needed(make: Callable[..., Harness]) -> None:

@@ -148,9 +148,10 @@ class PoolEngine:
                 return
 
     def _start_failed(self, text: str) -> None:
-        """Try again later; after some attempts, what waits is answered with ``text``."""
+        """Try again later; after some attempts, what waits is answered with ``text``, unless
+        there is another worker, which will run it."""
         self._failed_starts += 1
-        if self._failed_starts >= START_ATTEMPTS:
+        if self._failed_starts >= START_ATTEMPTS and not any(w.ready for w in self._workers):
             while self._waiting:
                 self._lose(self._waiting.popleft(), text)
         if self._retry_timer is None:
