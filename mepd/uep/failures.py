@@ -39,6 +39,7 @@ def result_lost(why: str) -> str:
 
 
 HUNG_UP = "closed its connection to the endpoint, and was killed"
+NOT_READY = "did not become ready in time, and was killed"
 ENDING_TIME = 1.0
 """Seconds for a process that has closed its connection to end, and so to tell why."""
 

@@ -744,6 +744,24 @@ def test_a_worker_that_cannot_start_fails_its_tasks(
     assert harness.value(harness.submit(double, 2)) == 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_that_stand_still_while_they_start_do_not_keep_tasks_waiting(
+    make: Callable[..., Harness], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    stopped = tmp_path / "stopped"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr("mepd.uep.engines.process.START_TIME", 0.05, raising=False)
+    monkeypatch.setattr("mepd.uep.engines.pool.restart_delay", lambda failed: 0.05)
+    monkeypatch.setattr("mepd.uep.engines.process.sys.executable", str(stopped))
+    harness = make(kind, 1)
+    result = harness.result(harness.submit(double, 1))
+    how = "did not become ready in time, and was killed while starting"
+    assert result.error_code == "WorkerLost" and result.data.endswith(how)
+    monkeypatch.undo()
+    assert harness.value(harness.submit(double, 2)) == 4
+
+
 def waits_for(path: str) -> str:
     import os
     import time

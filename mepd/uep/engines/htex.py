@@ -28,6 +28,8 @@ from mepd.uep.htex.state import fixed_status
 
 log = logging.getLogger(__name__)
 
+START_PATIENCE = 300.0
+"""Seconds for the host to have Parsl's interchange, for which Parsl itself waits 120."""
 END_PATIENCE = 8.0
 """Seconds for the host to cancel its blocks: under mepd's own patience with a UEP."""
 TOTALS = ("managers", "active_managers", "total_workers", "idle_workers")
@@ -100,8 +102,9 @@ class HtexEngine:
         body = parslspec.dump(self._spec)
         try:
             self._host = WorkerProcess(
-                self._loop, self._setup(), self._on_frame, "mepd.uep.htex.host", body
-            )
+                self._loop, self._setup(), self._on_frame, "mepd.uep.htex.host", body,
+                START_PATIENCE,
+            )  # fmt: skip
         except OSError as e:
             log.error("cannot start the host of Parsl: %s", e)
             self._host_failed(f"WorkerLost: cannot start the host of Parsl: {e.strerror}")
@@ -160,7 +163,7 @@ class HtexEngine:
         elif frame.kind == frames.STATE:
             self._on_state(host, int(frame.header["slots"]), json.loads(frame.body))
         elif frame.kind == frames.READY:
-            host.ready = True
+            host.started()
         elif frame.kind == frames.FAILED:
             self._why = str(frame.header.get("text"))
             self._hopeless = bool(frame.header.get("final"))

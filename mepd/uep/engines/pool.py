@@ -16,7 +16,7 @@ from mepd.uep.amqp import IOLoop
 
 from mepd.uep import failures
 from mepd.config.uepconfig import THREADS, EngineConfig
-from mepd.uep.engines import frames
+from mepd.uep.engines import frames, process
 from mepd.uep.engines.base import EngineContext, EngineEvents, EngineTask
 from mepd.uep.engines.process import WorkerProcess
 
@@ -97,7 +97,9 @@ class PoolEngine:
         }
 
     def _start_worker(self) -> None:
-        worker = WorkerProcess(self._loop, self._setup(), self._on_frame)
+        # those that start beside each other share the processors
+        patience = process.START_TIME + len(self._workers)
+        worker = WorkerProcess(self._loop, self._setup(), self._on_frame, patience=patience)
         log.debug("worker %d started", worker.pid)
         self._workers.append(worker)
 
@@ -108,7 +110,7 @@ class PoolEngine:
                 self._retried.pop(task.task_id, None)
                 self._events.finished(task.task_id, frame.body)
         elif frame.kind == frames.READY and not worker.ready:
-            worker.ready = True
+            worker.started()
             self._failed_starts = 0
             details = frame.header.get("details")
             if isinstance(details, dict):

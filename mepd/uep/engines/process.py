@@ -19,6 +19,9 @@ from mepd.uep import failures
 from mepd.uep.engines import frames
 from mepd.uep.engines.base import EngineTask
 
+START_TIME = 120.0
+"""Seconds for a process to say that it is ready: for one that is stopped or hangs, not for one
+whose packages come from a slow disk."""
 _CHUNK = 256 * 1024
 _CHUNKS_LEFT = 4096
 """Reads of what a worker that has ended has left, were a descendant to write without end."""
@@ -29,7 +32,8 @@ class WorkerProcess:
 
     ``on_frame`` is called for every frame, in the loop. Its end is noticed by reap(),
     since a descendant may hold the socket open longer. It leads a process group, and what
-    is in that group ends with it. Raises OSError if it cannot start.
+    is in that group ends with it, as does one that the owner has not called ``started``
+    within ``patience`` seconds. Raises OSError if it cannot start.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class WorkerProcess:
         on_frame: Callable[[WorkerProcess, frames.Frame], None],
         module: str = "mepd.uep.worker",
         body: bytes = b"",
+        patience: float = START_TIME,
     ) -> None:
         """``setup`` and ``body`` are the first frame that ``module`` is sent."""
         self.tasks: dict[str, EngineTask] = {}
@@ -49,12 +54,13 @@ class WorkerProcess:
         self._input = frames.FrameBuffer()
         self._output = bytearray()
         self._watched = 0
-        self._hung_up = False
+        self._why = ""
         self._timer: object | None = None
         self._sock, self._process = self._spawn(module)
         self._sock.setblocking(False)
         self._fd = self._sock.fileno()
         self._watch(IOLoop.READ)
+        self._timer = loop.call_later(patience, lambda: self._on_late(failures.NOT_READY))
         self.send(frames.Frame(frames.SETUP, setup, body))
 
     def _spawn(self, module: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
@@ -83,7 +89,12 @@ class WorkerProcess:
 
     def how(self, status: int) -> str:
         """How it ended, for the user; ``status`` is what poll() returned."""
-        return failures.HUNG_UP if self._hung_up else failures.exit_text(status)
+        return self._why or failures.exit_text(status)
+
+    def started(self) -> None:
+        """It has said that it is ready."""
+        self.ready = True
+        self._forget_timer()
 
     def hand(self, *tasks: EngineTask, resources: dict[str, Any] | None = None) -> None:
         """Send it tasks, with ``resources`` that they are to run with."""
@@ -171,13 +182,15 @@ class WorkerProcess:
     def _lose_stream(self) -> None:
         """Closed or broken: it is about to end, and tells why, or is killed before long."""
         self._watch(0)
-        if self._timer is None:
-            self._timer = self._loop.call_later(failures.ENDING_TIME, self._on_hung_up)
+        self._forget_timer()
+        self._timer = self._loop.call_later(
+            failures.ENDING_TIME, lambda: self._on_late(failures.HUNG_UP)
+        )
 
-    def _on_hung_up(self) -> None:
+    def _on_late(self, why: str) -> None:
         self._timer = None
         if not self._ended():
-            self._hung_up = True
+            self._why = why
             self.kill()
 
     def poll(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
 """Workers that die before they are ready, in a row, until the pool gives up."""
+START_TIME = 300.0
+"""Seconds for a worker to be ready: all nodes of a job may load it from one disk at once."""
 LOOK_EVERY = 1.0
 """Seconds between looks at a worker whose socket a descendant may hold open."""
 
@@ -116,8 +119,8 @@ class Slot(threading.Thread):
 
     def _serve(self, sock: socket.socket) -> None:
         """Hand tasks to the worker for as long as it lives."""
-        if self._receive(sock) is None:
-            self._start_failed(f"{self._end()} while starting")
+        if self._receive(sock, START_TIME) is None:
+            self._start_failed(f"{self._end(failures.NOT_READY)} while starting")
             return
         self._failed = 0
         while True:
@@ -144,19 +147,23 @@ class Slot(threading.Thread):
         frame = self._receive(sock)
         return frame.body if frame is not None else None
 
-    def _receive(self, sock: socket.socket) -> frames.Frame | None:
-        """The worker's next frame; None if it has ended."""
+    def _receive(self, sock: socket.socket, patience: float = math.inf) -> frames.Frame | None:
+        """The worker's next frame; None if it has ended, or sends none for ``patience``."""
         assert self._process is not None
+        over = time.monotonic() + patience
         while not select.select([sock], [], [], LOOK_EVERY)[0]:
             if has_ended(self._process.pid) and not select.select([sock], [], [], 0)[0]:
+                return None
+            if time.monotonic() > over:
                 return None
         try:
             return frames.read(sock)
         except (EOFError, OSError, WireError):
             return None
 
-    def _end(self) -> str:
-        """How the worker ended, once it has, and what it left in its group.
+    def _end(self, why: str = failures.HUNG_UP) -> str:
+        """How the worker ended, once it has, and what it left in its group; ``why`` it is
+        killed if it has not.
 
         Until it is waited for, its pid, and so its group's, is its own.
         """
@@ -166,7 +173,7 @@ class Slot(threading.Thread):
             time.sleep(0.01)
         self.kill()
         status = self._process.wait()
-        return failures.exit_text(status) if ended else failures.HUNG_UP
+        return failures.exit_text(status) if ended else why
 
     def kill(self) -> None:
         process = self._process
