@@ -1,8 +1,10 @@
-"""A worker of a block, without a block: one that is stopped while it starts."""
+"""A worker of a block, without a block: one that is stopped while it starts, or dies idle."""
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from mepd.posix.ended import has_ended
 from mepd.uep.htex.slot import Slot, SlotTask, WorkerPlan
 from mepd.wire.message import Result, Task, pack_task, unpack_result
-from tests.process.test_uep_engines import SERIALIZER, by_value
+from tests.conftest import wait_for
+from tests.process.test_uep_engines import SERIALIZER, by_value, double
 
 DEADLINE = 30.0
 
@@ -79,3 +83,16 @@ def test_workers_of_a_block_that_stand_still_while_they_start_are_its_end(
     monkeypatch.setattr("mepd.uep.htex.slot.LOOK_EVERY", 0.05)
     monkeypatch.setattr("mepd.uep.htex.slot.sys.executable", str(stopped))
     assert start().hear() == "the workers die while starting"
+
+
+def test_a_worker_of_a_block_that_dies_idle_costs_no_task(start: Callable[[], Bench]) -> None:
+    """Else the next task, which had not begun, would be lost in its place."""
+    bench = start()
+    bench.submit(double, 1)
+    assert bench.hear() == 2
+    assert bench.slot._process is not None
+    pid = bench.slot._process.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: has_ended(pid), what="the worker's end")
+    bench.submit(double, 2)
+    assert bench.hear() == 4

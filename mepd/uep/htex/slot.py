@@ -25,7 +25,7 @@ from mepd.uep.engines import frames
 log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
-"""Workers that die before they are ready, in a row, until the pool gives up."""
+"""Workers that die before they have a task, in a row, until the pool gives up."""
 START_TIME = 300.0
 """Seconds for a worker to be ready: all nodes of a job may load it from one disk at once."""
 LOOK_EVERY = 1.0
@@ -122,9 +122,13 @@ class Slot(threading.Thread):
         if self._receive(sock, START_TIME) is None:
             self._start_failed(f"{self._end(failures.NOT_READY)} while starting")
             return
-        self._failed = 0
+        assert self._process is not None
         while True:
-            task = self.task = self._take()
+            task = self.task = self.task or self._take()
+            if has_ended(self._process.pid):  # before the task, which is the next one's
+                self._start_failed(f"{self._end()} before it had a task")
+                return
+            self._failed = 0
             packed = self._run(sock, task)
             self.task = None
             if packed is not None:
