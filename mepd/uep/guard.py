@@ -17,10 +17,14 @@ from mepd.errors import WireError
 
 
 def _read_script() -> bytes:
+    """All of it: a UEP that dies as it writes leaves a part, whose last line may mean more."""
     size = sys.stdin.buffer.readline()
     if not size.strip().isdigit():
         raise WireError("no script on stdin")
-    return sys.stdin.buffer.read(int(size))
+    script = sys.stdin.buffer.read(int(size))
+    if len(script) < int(size):
+        raise WireError("a part of the script on stdin")
+    return script
 
 
 def _end_with_stdin() -> None:
@@ -33,7 +37,10 @@ def _end_with_stdin() -> None:
 
 def main(argv: list[str]) -> int:
     os.setpgid(0, 0)
-    script = _read_script()
+    try:
+        script = _read_script()
+    except WireError as e:
+        sys.exit(f"{argv[1]} is not run: {e}")
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     fd = os.memfd_create(argv[1])
     os.write(fd, script)

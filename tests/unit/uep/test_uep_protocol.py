@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import sys
+import types
 import uuid
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mepd.errors import ConfigError, WireError
-from mepd.uep import backoff, failures
+from mepd.uep import backoff, failures, guard
 from mepd.uep.document import parse
 from mepd.uep.engines import frames
 from mepd.uep.engines.pool import BACKOFF_MAX, restart_delay, workers_wanted
@@ -246,3 +249,19 @@ def test_ack_calls(
 ) -> None:
     held = dict.fromkeys(unacked)
     assert ack_calls(held, tags) == calls and list(held) == left
+
+
+SCRIPT = b"24\nrm -rf /scratch/data/old"
+
+
+@pytest.mark.parametrize("size", range(len(SCRIPT) + 1))
+def test_a_script_of_which_a_part_came_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Its UEP died as it wrote it; this one would remove more than was meant."""
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(SCRIPT[:size])))
+    if size == len(SCRIPT):
+        assert guard._read_script() == SCRIPT[3:]
+    else:
+        with pytest.raises(WireError):
+            guard._read_script()
