@@ -248,6 +248,17 @@ def unpicklable() -> Any:
     return (n for n in range(3))
 
 
+def unpicklable_without_a_text() -> Any:
+    class Value:
+        def __reduce__(self) -> str:
+            raise ValueError("not to be sent")
+
+        def __str__(self) -> str:
+            raise SystemExit("no text for you")
+
+    return Value()
+
+
 def missing_module() -> None:
     import no_such_module_anywhere  # type: ignore[import-not-found]  # noqa: F401
 
@@ -264,6 +275,7 @@ def missing_module() -> None:
         (hostile_metaclass, (), "Hostile"),
         (long_chain, (), "ValueError: 99999"),
         (unpicklable, (), "SerializationError"),
+        (unpicklable_without_a_text, (), "SerializationError"),
         (missing_module, (), "No module named 'no_such_module_anywhere'"),
         (double, (1, 2, 3), "TypeError"),
     ],
@@ -276,6 +288,25 @@ def test_what_a_function_does_is_an_error_result(
     assert result.error_code == "RemoteExecutionError" and words in result.data
     assert harness.value(harness.submit(double, 21)) == 42
     assert harness.workers()[: len(before)] == before
+
+
+def unpicklable_with_a_long_text() -> Any:
+    class Value:
+        def __reduce__(self) -> str:
+            raise ValueError("not to be sent")
+
+        def __str__(self) -> str:
+            return "much of it " * 1_000_000
+
+    return Value()
+
+
+def test_the_text_of_a_result_that_cannot_be_serialized_is_not_logged(
+    capfd: pytest.CaptureFixture[str], harness: Harness
+) -> None:
+    result = harness.result(harness.submit(unpicklable_with_a_long_text))
+    assert "SerializationError" in result.data and "ValueError: not to be sent" in result.data
+    assert "much of it" not in capfd.readouterr().err
 
 
 def patches_json() -> None:

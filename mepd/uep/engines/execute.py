@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -34,6 +35,9 @@ RESULT_MAX = 10 * 1024 * 1024
 ERROR_TEXT_MAX = 256 * 1024
 TOO_LARGE = "MaxResultSizeExceeded"
 USER_MESSAGE = "An error occurred during the execution of this task"
+# It logs the text of a value that it cannot serialize, of whatever size and with whatever the
+# text's own code does; the error result tells the reason.
+logging.getLogger("globus_compute_sdk.serialize.facade").setLevel(logging.CRITICAL)
 _OWN_FILE = __file__
 _name = type.__dict__["__name__"].__get__  # which no metaclass has a say in
 _now = time.time_ns  # of our own: a task may have put another into the module
