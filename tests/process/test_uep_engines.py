@@ -449,6 +449,60 @@ def test_a_task_over_its_walltime_is_an_error_and_the_worker_lives(
     assert harness.workers() == workers
 
 
+class LoadsWithoutEnd:
+    def __reduce__(self) -> Any:
+        return by_value(dozes), (3600,)
+
+
+def value_without_end() -> Any:
+    class Value:
+        def __reduce__(self) -> Any:
+            import time
+
+            while True:
+                time.sleep(0.01)
+
+    return Value()
+
+
+def text_without_end() -> None:
+    class Endless(Exception):
+        def __str__(self) -> str:
+            import time
+
+            while True:
+                time.sleep(0.01)
+
+    raise Endless
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("function", "args", "words"),
+    [
+        (double, (LoadsWithoutEnd(),), "TaskTimeout"),
+        (value_without_end, (), "TaskTimeout"),
+        (text_without_end, (), "Endless: <exception str() failed>"),
+    ],
+    ids=["argument", "value", "text"],
+)
+def test_a_walltime_counts_for_what_loads_and_saves_too(
+    make: Callable[..., Harness],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    words: str,
+) -> None:
+    monkeypatch.setenv("GC_TASK_TIMEOUT", "1")
+    harness = make(kind)
+    result = harness.result(harness.submit(function, *args))
+    assert result.error_code == "RemoteExecutionError" and words in result.data
+    workers = harness.workers()
+    assert harness.value(harness.submit(double, 21)) == 42
+    assert harness.workers() == workers
+
+
 def test_a_walltime_that_is_no_number_is_named(
     make: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:

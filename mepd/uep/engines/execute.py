@@ -86,10 +86,14 @@ def _shorten(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
 
 
-def describe(error: BaseException) -> tuple[str, str, str]:
-    """``data``, code and message of an error result, with the codes of the peer's."""
+def describe(error: BaseException, seconds: float = 0.0) -> tuple[str, str, str]:
+    """``data``, code and message of an error result, with the codes of the peer's.
+
+    ``seconds`` is how long the error's own code may take for its text; 0 for no limit.
+    """
     try:
-        return _described(error)
+        with walltime.limit(seconds):
+            return _described(error)
     except BaseException as e:  # a hostile __str__, __repr__ or class of the user's exception
         text = f"{_name(type(error))} (its text cannot be had: {_name(type(e))})"
         return text, "RemoteExecutionError", USER_MESSAGE
@@ -120,13 +124,16 @@ class Executor:
         code: str | None = None
         message: str | None = None
         error: BaseException | None = None
+        seconds = 0.0
         try:
+            seconds = walltime.configured()
             self._enter(task_id)
-            data = self._call(body, serializers)
+            with walltime.limit(seconds):
+                data = self._call(body, serializers)
         except BaseException as e:
             error = e
         if error is not None:  # here, where no exception raised within has it as its context
-            data, code, message = describe(error)
+            data, code, message = describe(error, seconds)
             # This frame is in its traceback: a cycle, with all that the function had held.
             error = None
         end = transition(EXEC_END, ACTOR_WORKER, _now())
@@ -136,8 +143,7 @@ class Executor:
         function: Callable[..., Any]
         task = unpack_task(body)
         function, args, kwargs = self._serializer.unpack_and_deserialize(task.task_buffer)
-        with walltime.limit(walltime.configured()):
-            value = function(*args, **kwargs)
+        value = function(*args, **kwargs)
         data: str = ComputeSerializer.serialize_from_list(value, serializers)
         if len(data) > RESULT_MAX:
             raise MaxResultSizeExceeded(len(data), RESULT_MAX)
