@@ -15,6 +15,8 @@ from mepd.uep.results import ResultStore
 log = logging.getLogger(__name__)
 
 ALERT_EVERY = 60.0
+AWAY_MAX = 64 * 1024 * 1024
+"""Bytes of results that the broker is sent before it confirms any; one may exceed it alone."""
 LASTING = (
     errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV,
     errno.EACCES, errno.EPERM,
@@ -54,7 +56,9 @@ class Outbox:
         self._endpoint_id = endpoint_id
         self._store = store
         self._alert = alert
-        self._sending: set[str] = set()
+        self._sending: dict[str, int] = {}
+        self._away = 0
+        self._held_back = False
         self._unsaved: dict[str, bytes] = {}
 
     def __contains__(self, task_id: str) -> bool:
@@ -68,14 +72,24 @@ class Outbox:
 
     def put(self, task_id: str, packed: bytes) -> None:
         """Send a new result, or keep it while that cannot be."""
-        if not self._publish(task_id, packed):
+        if not self._has_room() or not self._publish(task_id, packed):
             self._keep(task_id, packed)
+
+    def _has_room(self) -> bool:
+        """Whether memory is to hold more of what the broker has yet to confirm."""
+        self._held_back = self._away >= AWAY_MAX
+        return not self._held_back
 
     def _publish(self, task_id: str, packed: bytes) -> bool:
         if self.outlet is None or not self.outlet.publish_result(task_id, packed):
             return False
-        self._sending.add(task_id)
+        self._sending[task_id] = len(packed)
+        self._away += len(packed)
         return True
+
+    def _returned(self, task_id: str) -> None:
+        """It is not on its way any more."""
+        self._away -= self._sending.pop(task_id, 0)
 
     def _keep(self, task_id: str, packed: bytes) -> None:
         try:
@@ -87,7 +101,7 @@ class Outbox:
 
     # --- the broker's events ----------------------------------------------------------
     def confirmed(self, task_id: str) -> None:
-        self._sending.discard(task_id)
+        self._returned(task_id)
         self._unsaved.pop(task_id, None)
         try:
             self._store.discard(task_id)
@@ -96,7 +110,7 @@ class Outbox:
 
     def unconfirmed(self, task_id: str, packed: bytes) -> None:
         """The broker may not have this result: keep it for another attempt."""
-        self._sending.discard(task_id)
+        self._returned(task_id)
         self.overdue(task_id, packed)
 
     def overdue(self, task_id: str, packed: bytes) -> None:
@@ -107,7 +121,7 @@ class Outbox:
     def too_large(self, task_id: str, packed: bytes, limit: int) -> None:
         """The broker will never take this result: an error that says so takes its place."""
         log.warning("the result of task %s is larger than the broker's limit", task_id)
-        self._sending.discard(task_id)
+        self._returned(task_id)
         text = failures.too_large(len(packed), limit)
         details = failures.base_details(self._endpoint_id)
         self._keep(task_id, failures.error_result(task_id, failures.TOO_LARGE, text, details))
@@ -124,9 +138,16 @@ class Outbox:
         if self.outlet is None or not self.outlet.results_up:
             return
         for task_id in [*self._store.pending(), *self._unsaved]:
+            if not self._has_room():
+                return
             packed = None if task_id in self._sending else self._kept(task_id)
             if packed is not None:
                 self._publish(task_id, packed)
+
+    def go_on(self) -> None:
+        """Some are confirmed: send what was held back for them."""
+        if self._held_back:
+            self.send_kept()
 
     def _kept(self, task_id: str) -> bytes | None:
         """A result that waits; None if it may be had another time."""

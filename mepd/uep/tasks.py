@@ -203,6 +203,7 @@ class TaskDesk:
                 tokens += entry.tokens
         self._done += len(task_ids)
         self._acks.settled(tokens)
+        self.outbox.go_on()
         self._touch()
 
     def catch_up(self) -> None:

@@ -188,6 +188,29 @@ def test_result_waits_on_disk_while_the_broker_is_gone(bench: Bench, task_id: st
     assert len(bench.engine.submitted) == 1
 
 
+def test_no_more_results_are_in_memory_than_the_broker_confirms(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that waited for a broker, and those that come while it is slow."""
+    ids = sorted(str(uuid.uuid4()) for _ in range(6))
+    size = len(packed(ids[0]))
+    monkeypatch.setattr("mepd.uep.outbox.AWAY_MAX", 2 * size, raising=False)
+    bench.broker.results_up = False
+    for each in ids[:5]:
+        bench.deliver(each)
+        bench.desk.finished(each, packed(each))
+    bench.broker.results_up = True
+    bench.desk.outbox.send_kept()
+    assert [i for i, _ in bench.broker.published] == ids[:2]
+    bench.deliver(ids[5])
+    bench.desk.finished(ids[5], packed(ids[5]))
+    assert bench.store.get(ids[5]) == packed(ids[5])
+    for number, each in enumerate(ids, 3):
+        bench.desk.confirmed([each])
+        assert [i for i, _ in bench.broker.published] == ids[:number]
+    assert bench.store.pending() == [] and bench.desk.movement.outstanding == 0
+
+
 def test_a_result_that_cannot_be_read_hinders_no_other(
     tmp_path: Path, task_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
