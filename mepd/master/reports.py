@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 
 _COUNT_MAX = 2**53
 _SECONDS_MAX = 1e9
-_PERIOD_MAX = 86400.0
+_PERIOD_MIN, _PERIOD_MAX = 0.1, 86400.0
 
 
 def activity(report: Any) -> Activity:
     """The report, if a UEP in its senses can have sent it. Raises WireError.
 
-    A period of a year would be a way never to be found silent.
+    A period of a year would be a way never to be found silent; in one that is next to nothing
+    idleness is counted by a number that nothing can show.
     """
     values = {k: v for k, v in codec.encode(report).items() if k != "kind"}
     for name in ("received", "outstanding", "done", "soft", "hard"):
@@ -36,7 +37,7 @@ def activity(report: Any) -> Activity:
             raise WireError(f"{name} is out of range")
     if not 0 <= values["last_move"] <= _SECONDS_MAX:
         raise WireError("last_move is out of range")
-    if not 0 < values["heartbeat_period"] <= _PERIOD_MAX:
+    if not _PERIOD_MIN <= values["heartbeat_period"] <= _PERIOD_MAX:
         raise WireError("heartbeat_period is out of range")
     return Activity(**values)
 

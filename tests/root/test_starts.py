@@ -643,6 +643,7 @@ HOSTILE = {
     "infinity": "report(last_move=float('1e999'))",
     "an integer of 4,000 digits": "report(heartbeat_period=10**4000 // 1)",
     "a period without end": "report(heartbeat_period=1e9)",
+    "a period of next to nothing": "report(heartbeat_period=1e-320)",
     "a negative count": "report(outstanding=-1)",
     "reports without end": "\nwhile True:\n    report()\n",
 }

@@ -28,7 +28,7 @@ def test_a_good_report() -> None:
     [
         ("received", -1), ("outstanding", -(2**62)), ("done", 2**62), ("soft", -1), ("hard", -5),
         ("last_move", -0.1), ("last_move", 1e17), ("heartbeat_period", 0.0),
-        ("heartbeat_period", -30.0), ("heartbeat_period", 1e9),
+        ("heartbeat_period", -30.0), ("heartbeat_period", 1e9), ("heartbeat_period", 1e-320),
     ],
 )  # fmt: skip
 def test_what_no_user_endpoint_says(field: str, value: float) -> None:
