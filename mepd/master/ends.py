@@ -11,6 +11,7 @@ from mepd.master.endpoints import Endpoint
 from mepd.master.history import RUN, History, Kind
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
+from mepd.master.reports import BROKE_PROTOCOL
 from mepd.master.states import Event, describe_end, ended_well, next_state
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
@@ -49,6 +50,8 @@ class Ends:
 
     def ended(self, uep: Uep, status: int) -> None:
         """The master's child of ``uep`` was reaped with ``status`` (wait(2))."""
+        if uep.state is UepState.STARTING and uep.notify is not None:
+            uep.notify.drain()  # a first report may be there that was not read
         before = uep.state
         uep.state = next_state(uep.state, Event.DIED)
         self._drain_last_words(uep)
@@ -129,7 +132,7 @@ class Ends:
             Kind.STOPPED if ended_well(status) else Kind.DIED, uep, stage=RUN,
             code=_code(status), reason=describe_end(status) + why, seconds=self._age(uep),
         )  # fmt: skip
-        if ended_well(status):
+        if ended_well(status) and not _never_began(uep, before):
             log.info(*text, extra=uep.about)
             if before is not UepState.STOPPING or uep.tokens:
                 self._revive(uep)
@@ -161,6 +164,13 @@ class Ends:
             return  # to be begun anew, and answered then
         creds = (uep.revive or uep.request).amqp_creds
         self._consumer.notify_failure(uep.endpoint, creds, public, tokens)
+
+
+def _never_began(uep: Uep, before: UepState) -> bool:
+    """Whether it ended before its first report, by itself or for what it said in the place of
+    one: begun anew, it would do so again."""
+    broke = uep.activity is None and uep.stop_reason.startswith(BROKE_PROTOCOL)
+    return broke or before is UepState.STARTING
 
 
 def _code(status: int) -> int:

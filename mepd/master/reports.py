@@ -20,6 +20,8 @@ from mepd.wire.activity import FROM_UEP
 
 log = logging.getLogger(__name__)
 
+BROKE_PROTOCOL = "broke the protocol"
+"""Why such a UEP is stopped."""
 _COUNT_MAX = 2**53
 _SECONDS_MAX = 1e9
 _PERIOD_MIN, _PERIOD_MAX = 0.1, 86400.0
@@ -81,4 +83,4 @@ class Reports:
         self._stopper.wake(uep)
         if reason:
             log.warning("user endpoint broke the protocol: %s %s", reason, uep.label)
-            self._stopper.stop(uep, f"broke the protocol: {reason}")
+            self._stopper.stop(uep, f"{BROKE_PROTOCOL}: {reason}")

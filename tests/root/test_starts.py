@@ -370,6 +370,26 @@ def test_a_uep_that_dies_before_its_first_report(make: Make, harper: User) -> No
     assert h.texts() == [f"Unable to start user endpoint process for {harper.name} [exit code: 3]"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise SystemExit(0)\n",
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n"
+        "os.write(5, b'\\xff' * 8)\ntime.sleep(600)\n",
+    ],
+    ids=["by itself", "for what it said"],
+)
+def test_a_uep_that_ends_well_before_its_first_report_is_not_begun_again(
+    make: Make, harper: User, body: str
+) -> None:
+    """Such as a wrapper script that leaves it in the background."""
+    h = make(body)
+    token = h.request(ask(harper))
+    h.run_until(lambda: token in h.settled or h.endpoint.starts > 1)
+    assert h.endpoint.starts == 1 and not len(h.table)
+    assert h.texts() == [f"Unable to start user endpoint process for {harper.name} [exit code: 0]"]
+
+
 def test_R5_a_running_uep_killed_by_a_signal_is_told(make: Make, harper: User) -> None:
     h = make()
     h.request(ask(harper))
