@@ -44,7 +44,7 @@ class Verb:
 
 _local = LocalGroups()
 _TEXTS_MAX = 1000
-"""Each is compared with every user endpoint, by the master's loop."""
+"""Each is looked up by the master's loop."""
 
 
 def is_administrator(peer: Peer, group: int | None) -> bool:

@@ -94,12 +94,13 @@ class Looking:
         target = text(args, "target")
         if target is None:
             return {"path": _own_log(self._c.settings()), "user": None, "name": "master"}
-        names = {u.name: u.user for u in self.visible(caller) if targets.fits(target, u)}
+        found = targets.Index(self.visible(caller)).fitting(target)
+        names = {u.name: u.user for u in found}
+        begins = target.lower() if len(target) >= targets.PREFIX_MIN else None
         for e in self._c.history.events():
-            begins = len(target) >= targets.PREFIX_MIN and (
-                e.id.startswith(target.lower()) or e.name.startswith(target)
-            )
-            if begins and e.uid >= 0 and caller.owns(e.uid):
+            if begins is None or e.uid < 0 or not caller.owns(e.uid):
+                continue
+            if e.id.startswith(begins) or e.name.startswith(begins):
                 names.setdefault(e.name, e.user)
         name, user = _only(target, names)
         return {"path": None, "user": user, "name": name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from mepd.errors import ControlError
@@ -12,27 +13,41 @@ PREFIX_MIN = 2
 _NAMED_MAX = 10
 
 
-def fits(target: str, uep: Uep) -> bool:
-    """A pid, or the beginning (two characters at least) of an id or a name."""
-    if target == str(uep.process.pid):
-        return True
-    begins = len(target) >= PREFIX_MIN and target.lower()
-    return bool(begins) and (
-        uep.request.uep_id.startswith(str(begins)) or uep.name.startswith(str(begins))
-    )
-
-
 def describe(uep: Uep) -> str:
     who = uep.user or "nobody yet"
     return f"{uep.request.uep_id} ({who}, pid {uep.process.pid})"
 
 
-def of_target(visible: Iterable[Uep], target: str) -> list[Uep]:
+class Index:
+    """UEPs by what means them: anybody may ask for many targets, and not each of them is to be
+    compared with each UEP, by the master's loop."""
+
+    def __init__(self, visible: Sequence[Uep]) -> None:
+        self._ueps = visible
+        self._pids = {str(u.process.pid): number for number, u in enumerate(visible)}
+        self._words = sorted(
+            (word, number)
+            for number, u in enumerate(visible)
+            for word in (u.request.uep_id, u.name)
+        )
+
+    def fitting(self, target: str) -> list[Uep]:
+        """Those with this pid, or whose id or name begins so, by two characters at least."""
+        found = {self._pids[target]} if target in self._pids else set()
+        begins = target.lower()
+        at = bisect_left(self._words, (begins,)) if len(target) >= PREFIX_MIN else len(self._words)
+        while at < len(self._words) and self._words[at][0].startswith(begins):
+            found.add(self._words[at][1])
+            at += 1
+        return [self._ueps[number] for number in sorted(found)]
+
+
+def of_target(index: Index, target: str) -> list[Uep]:
     """All that a target fits, at least one; a whole id or name means that one only.
 
     Raises ControlError.
     """
-    found = [u for u in visible if fits(target, u)]
+    found = index.fitting(target)
     exact = [u for u in found if target.lower() in (u.request.uep_id, u.name)]
     if not found:
         hint = "; write two characters at least" if len(target) < PREFIX_MIN else ""
@@ -48,13 +63,14 @@ def choose(visible: Sequence[Uep], targets: Iterable[str], ambiguous: bool) -> l
     A target that fits more than one is an error that names them, unless ``ambiguous``:
     then all are meant. Raises ControlError.
     """
-    chosen: list[Uep] = []
-    for target in targets:
-        found = of_target(visible, target)
+    index = Index(visible)
+    chosen: dict[Uep, None] = {}
+    for target in {t.lower(): t for t in targets}.values():
+        found = of_target(index, target)
         if len(found) > 1 and not ambiguous:
             raise ControlError(_which(target, found), os.EX_USAGE)
-        chosen += [u for u in found if u not in chosen]
-    return chosen
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
 
 
 def _which(target: str, found: Sequence[Uep]) -> str:
@@ -68,7 +84,7 @@ def _which(target: str, found: Sequence[Uep]) -> str:
 
 def one(visible: Sequence[Uep], target: str) -> Uep:
     """The only UEP that a target fits. Raises ControlError."""
-    found = of_target(visible, target)
+    found = of_target(Index(visible), target)
     if len(found) > 1:
         text = _which(target, found).partition("; write more")[0]
         raise ControlError(f"{text}; write more of the id", os.EX_USAGE)

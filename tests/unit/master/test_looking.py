@@ -53,6 +53,25 @@ def test_c1_reasons_are_those_that_the_user_was_told() -> None:
         assert mine["reason"] == "see your admin" and mine["stage"] == "HOST_AUTH"
 
 
+def test_c2_a_long_word_is_not_worked_on_for_each_event() -> None:
+    """It may be as long as a request, and anybody may ask."""
+    lowered = 0
+
+    class Word(str):
+        def lower(self) -> str:
+            nonlocal lowered
+            lowered += 1
+            return str.lower(self)
+
+    look, history = looking()
+    for n in range(1000):
+        history.note(Kind.STARTED, "gpu", name=f"uep.a.{n}", id=str(n), uid=n, user="harper")
+    for caller in (HARPER, ROOT):
+        with pytest.raises(ControlError, match="no user endpoint matches"):
+            ask(look, caller, "log", target=Word("é" * 60_000))
+    assert lowered < 10
+
+
 def test_c1_a_log_of_one_that_has_ended_is_its_users() -> None:
     look, history = looking()
     history.note(Kind.STOPPED, "gpu", name="uep.a.ab12", id="ab12", uid=1000, user="harper")

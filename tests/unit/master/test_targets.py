@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -74,6 +76,24 @@ def test_many_candidates_are_counted() -> None:
     many = [uep(f"ab{n:02}", 1000 + n) for n in range(30)]
     with pytest.raises(ControlError, match="fits 30 user endpoints: .* and 20 more"):
         targets.choose(many, ["ab"], ambiguous=False)
+
+
+def test_c2_a_thousand_targets_are_not_compared_with_each_user_endpoint() -> None:
+    looks = 0
+
+    class Counted(Uep):
+        def __getattribute__(self, name: str) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__getattribute__(name)
+
+    plain = [uep(f"ab{n:03}", 1000 + n) for n in range(200)]
+    many = [Counted(**{f.name: getattr(u, f.name) for f in fields(u)}) for u in plain]
+    words = [f"uep.{MEP}.ab"[: 2 + n % 40] for n in range(1000)]
+    words = [w.upper() if n % 2 else w for n, w in enumerate(words)]
+    looks = 0
+    assert targets.choose(many, words, ambiguous=True) == many
+    assert looks < len(many) * len(words) / 4
 
 
 @pytest.mark.parametrize(
