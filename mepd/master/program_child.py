@@ -8,6 +8,7 @@ import socket
 import sys
 
 from mepd.config.settings import ProgramSection
+from mepd.master import spawner
 from mepd.posix import accounts, descriptors, guard, process
 from mepd.posix.accounts import Account
 
@@ -15,17 +16,32 @@ _NOT_EXECUTABLE = 126
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run(
-    section: ProgramSection, account: Account | None, lifeline: socket.socket, master_pid: int
-) -> int:
-    """Run the program until it ends, mepd stops it, or mepd dies. Returns its exit code."""
-    if account is not None:
-        accounts.drop_for_good(account)
+def run(section: ProgramSection, lifeline: socket.socket, master_pid: int) -> int:
+    """Run the program until it ends, mepd stops it, or mepd dies. Returns its exit code.
+
+    The account is looked up here: a directory server that hangs is not to hold the master.
+    Where it cannot be had, the master is told by the lifeline.
+    """
+    try:
+        account = _account(section)
+        if account is not None:
+            accounts.drop_for_good(account)
+    except (KeyError, OSError) as e:
+        why = "there is no such account" if isinstance(e, KeyError) else e.strerror or e
+        text = f"user = {section.user}: {why}"
+        lifeline.send(text.encode("utf-8", "replace")[: spawner.LAST_WORD_MAX])
+        return os.EX_NOUSER
     watcher = guard.Guard(master_pid)
     me = os.getpid()
     pid = process.fork(lambda: _exec(section, account, me))
     stop = getattr(signal, "SIG" + section.stopsignal.removeprefix("SIG"))
     return guard.leave_like(watcher.watch(pid, lifeline, stop))
+
+
+def _account(section: ProgramSection) -> Account | None:
+    """Whom to become; None to stay who one is. Raises KeyError."""
+    account = accounts.lookup(section.user) if section.user else None
+    return None if account is None or account.uid == os.geteuid() else account
 
 
 def _environment(section: ProgramSection, account: Account | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mepd.master.loop import Loop, Timer
 from mepd.master.reaper import Reaper
 from mepd.master.states import describe_end
 from mepd.model import ProgramState
-from mepd.posix import accounts, process
+from mepd.posix import process
 from mepd.posix.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Program:
         self._set(ProgramState.STARTING, "")
         try:
             self._fork()
-        except (OSError, KeyError) as e:
+        except OSError as e:
             log.error("program %s: cannot start: %s", self.section.name, e)
             self._failed(str(e))
             return
@@ -62,15 +62,12 @@ class Program:
 
     def _fork(self) -> None:
         section = self.section
-        account = accounts.lookup(section.user) if section.user else None
-        if account is not None and account.uid == os.geteuid():
-            account = None
         ours, theirs = socket.socketpair()
         master = os.getpid()
         try:
             pid = spawner.program(
                 f"mepd: program {section.name}",
-                lambda: program_child.run(section, account, theirs, master),
+                lambda: program_child.run(section, theirs, master),
                 self._logfile,
                 theirs,
             )

@@ -482,6 +482,32 @@ def test_R7_the_guard_waits_for_a_stuck_disk_not_the_master(
     run_until(loop, lambda: p.state is ProgramState.STOPPED)
 
 
+def test_the_guard_waits_for_a_directory_that_hangs_not_the_master(
+    loop: Loop, reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master = os.getpid()
+
+    def hangs(_name: str) -> Any:
+        assert os.getpid() != master
+        signal.pause()
+
+    monkeypatch.setattr(accounts, "lookup", hangs)
+    p = program(loop, reaper, tmp_path, "exit 0", user="x", startsecs=0.0, stopwaitsecs=0.1)
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.RUNNING)
+    p.stop()
+    run_until(loop, lambda: p.state is ProgramState.STOPPED)
+
+
+def test_an_account_of_a_program_that_there_is_not_is_named(
+    loop: Loop, reaper: Reaper, tmp_path: Path
+) -> None:
+    p = program(loop, reaper, tmp_path, "exit 0", user="no-such-user", startretries=0)
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.FATAL)
+    assert "user = no-such-user: there is no such account" in p.description
+
+
 def test_a_program_that_ignores_its_signal_is_killed(
     loop: Loop, reaper: Reaper, tmp_path: Path
 ) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from mepd.config.settings import ProgramSection
 from mepd.master import program_child
@@ -14,6 +17,21 @@ from mepd.posix.accounts import Account
 
 def section(**keys: Any) -> ProgramSection:
     return ProgramSection(**{"name": "p", "command": ("/bin/true",), **keys})
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_rights_are_dropped_unless_they_are_the_programs_own(monkeypatch: Any, own: bool) -> None:
+    uid = os.geteuid() + (0 if own else 1)
+    account = Account("someone", uid, 100, "", "/", "/bin/sh")
+    dropped: list[Account] = []
+    monkeypatch.setattr(program_child.accounts, "lookup", lambda name: account)
+    monkeypatch.setattr(program_child.accounts, "drop_for_good", dropped.append)
+    watcher = SimpleNamespace(watch=lambda *_: 0)
+    monkeypatch.setattr(program_child.guard, "Guard", lambda master: watcher)
+    monkeypatch.setattr(program_child.process, "fork", lambda child: 1)
+    nobody: Any = None
+    assert program_child.run(section(user="someone"), nobody, 1) == 0
+    assert dropped == ([] if own else [account])
 
 
 def test_its_environment_is_its_accounts_and_its_own() -> None:

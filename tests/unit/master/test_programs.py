@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from mepd.config.settings import ProgramSection
-from mepd.master import program_child, programs, spawner
+from mepd.master import programs, spawner
 from mepd.master.asking import Caller
 from mepd.master.programs import Program
 from mepd.master.programset import ProgramSet
 from mepd.master.steering import Steering
 from mepd.model import ProgramState
-from mepd.posix.accounts import Account
 from mepd.posix.peer import Peer
 
 NO_PID = 2**22 + 1
@@ -88,34 +87,6 @@ def test_a_refused_fork_backs_off_and_leaves_nothing_open(
     again()
     assert rig.program.state is ProgramState.FATAL
     assert rig.program.description.endswith("unavailable; gave up after 2 tries")
-
-
-def test_an_account_that_there_is_not_is_a_failed_start(
-    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    rig = Rig(tmp_path, monkeypatch, user="no-such-user")
-    rig.program.start()
-    assert rig.program.state is ProgramState.BACKOFF and not rig.forks
-    assert "cannot start" in caplog.text and "no-such-user" in caplog.text
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_rights_are_dropped_unless_they_are_the_programs_own(
-    tmp_path: Path, monkeypatch: Any, own: bool
-) -> None:
-    uid = os.geteuid() + (0 if own else 1)
-    account = Account("someone", uid, 100, "", "/", "/bin/sh")
-    given: list[Account | None] = []
-    monkeypatch.setattr(programs.accounts, "lookup", lambda name: account)
-    monkeypatch.setattr(
-        program_child, "run", lambda section, account, sock, master: given.append(account) or 0
-    )
-    rig = Rig(tmp_path, monkeypatch, user="someone")
-    rig.program.start()
-    (run,) = rig.forks
-    assert run() == 0
-    assert given == [None if own else account]
-    rig.release()
 
 
 @pytest.mark.parametrize("autorestart", [True, False])
