@@ -162,7 +162,7 @@ class Writer:
     def _read(self, source: Source) -> None:
         """One record of one source: nobody is served before the others."""
         try:
-            data = source.sock.recv(RECORD_MAX)
+            data = _receive(source.sock, RECORD_MAX)
         except BlockingIOError:
             return
         except OSError:
@@ -211,6 +211,15 @@ class Writer:
             self._tell({"alert": why})
             for other in self._sources:
                 self._watch(other)
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    """That the other end is gone with answers unread is told once (unix(7), ECONNRESET); what it
+    said before is there. Raises OSError."""
+    try:
+        return sock.recv(size)
+    except ConnectionResetError:
+        return sock.recv(size)
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mepd.auditwriter.main import RECORD_MAX
+from mepd.auditwriter.main import RECORD_MAX, Writer
 from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
 from mepd.master.taskaudit import TaskAudit
@@ -176,6 +176,43 @@ def test_a_log_that_was_moved_away_is_opened_anew(make: Make, tmp_path: Path) ->
     bench.until(lambda: bench.path.exists())
     uep.send(b"two")
     bench.until(lambda: bench.records() == ["two"])
+
+
+class Full:
+    """A log on a disk that takes no record while ``full``."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        if self.full and b"EXEC_START" in line:
+            raise OSError(28, "No space left on device")
+        self.lines.append(line)
+
+
+def _life(log: Full, reading: socket.socket) -> None:
+    """An audit-writer that is told to stop as soon as it has a user endpoint."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        about = b'{"uid": 1234, "pid": 42, "uep": "e1"}'
+        socket.send_fds(ours, [about], [reading.fileno()])
+        ours.send(b'{"stop": true}')
+        file: Any = log
+        Writer(theirs, file, "m1").run()
+
+
+def test_the_last_records_of_one_that_read_no_answer_are_kept() -> None:
+    """As globus-compute-endpoint, which never does, and any that is killed."""
+    reading, uep = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reading:
+        reading.send(b"+")
+        for state in ("EXEC_START", "EXEC_END"):
+            uep.send(f"fid=f tid=t bid= {state}".encode())
+        uep.close()
+        log = Full(False)
+        _life(log, reading)
+        assert [line.split()[-1] for line in log.lines[1:-1]] == [b"EXEC_START", b"EXEC_END"]
 
 
 def test_a_stuck_writer_never_stalls_the_master(make: Make, tmp_path: Path) -> None:
