@@ -3,7 +3,8 @@
 It opens the log with the master's rights, drops them, and then reads what users' programs
 write: each record is one packet, made one printable line of bounded length. A record is
 answered with one byte once its line is in the log. While the log cannot be written nothing
-is read, so that no task that asks first can run; the master never waits for this disk.
+is read, so that no task that asks first can run; the master never waits for this disk. A record
+is taken from its socket when its line is in the log: the next audit-writer finds it there else.
 """
 
 from __future__ import annotations
@@ -160,9 +161,9 @@ class Writer:
             self._selector.register(source.sock, events, source)
 
     def _read(self, source: Source) -> None:
-        """One record of one source: nobody is served before the others."""
+        """One record of one source: nobody is served before the others. It stays in the socket."""
         try:
-            data = _receive(source.sock, RECORD_MAX)
+            data = _receive(source.sock, RECORD_MAX, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
@@ -200,6 +201,7 @@ class Writer:
             for other in self._sources:
                 self._watch(other)
         if source is not None and source in self._sources:
+            _receive(source.sock, 1)  # all of the packet goes
             source.owed += 1
             self._answer(source)
 
@@ -213,13 +215,13 @@ class Writer:
                 self._watch(other)
 
 
-def _receive(sock: socket.socket, size: int) -> bytes:
+def _receive(sock: socket.socket, size: int, flags: int = 0) -> bytes:
     """That the other end is gone with answers unread is told once (unix(7), ECONNRESET); what it
     said before is there. Raises OSError."""
     try:
-        return sock.recv(size)
+        return sock.recv(size, flags)
     except ConnectionResetError:
-        return sock.recv(size)
+        return sock.recv(size, flags)
 
 
 def _now() -> datetime:

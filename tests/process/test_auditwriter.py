@@ -202,6 +202,21 @@ def _life(log: Full, reading: socket.socket) -> None:
         Writer(theirs, file, "m1").run()
 
 
+def test_a_record_that_the_log_does_not_take_is_the_next_audit_writers() -> None:
+    """A full disk is when logs are moved away: the task that waits for its answer gets one."""
+    reading, uep = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    uep.setblocking(False)
+    with reading, uep:
+        uep.send(b"fid=f tid=t bid= EXEC_START")
+        _life(Full(True), reading)
+        with pytest.raises(BlockingIOError):
+            uep.recv(64)
+        log = Full(False)
+        _life(log, reading)
+        assert sum(b"EXEC_START" in line for line in log.lines) == 1
+        assert uep.recv(64) == b"+"
+
+
 def test_the_last_records_of_one_that_read_no_answer_are_kept() -> None:
     """As globus-compute-endpoint, which never does, and any that is killed."""
     reading, uep = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
