@@ -16,6 +16,7 @@ import click
 from mepd.config import ini
 from mepd.config.configyaml import ConfigYaml
 from mepd.config.settings import ServiceSection
+from mepd.ctl import output
 from mepd.ctl.main import DEFAULT_CONFIG, Target
 from mepd.errors import ConfigError, ControlError
 
@@ -166,7 +167,8 @@ def _choose_project(client: Any) -> str:
     """One of the caller's projects, or a new one."""
     known = list(client.get_projects()["projects"])
     for number, project in enumerate(known, start=1):
-        click.echo(f"{number}: {project['display_name']} ({project['id']})", err=True)
+        text = f"{number}: {project['display_name']} ({project['id']})"
+        click.echo(output.printable(text), err=True)
     if known:
         choice = click.prompt(
             "Project of the policy (0 makes a new one)",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 
 from mepd.ctl import authpolicy
@@ -84,3 +86,14 @@ def test_a_config_yaml_that_cannot_be_changed_is_left(tmp_path: Path) -> None:
             authpolicy.apply(config, POLICY)
         assert config.read_text() == text
         assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_C4_what_a_service_calls_projects_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(click.utils, "should_strip_ansi", lambda *_: False)
+    monkeypatch.setattr(click, "prompt", lambda *_, **__: 1)
+    project = {"display_name": "a\x1b[31mb\n9: c", "id": POLICY}
+    service = SimpleNamespace(get_projects=lambda: {"projects": [project]})
+    assert authpolicy._choose_project(service) == POLICY
+    assert capsys.readouterr().err == f"1: a?[31mb?9: c ({POLICY})\n"
