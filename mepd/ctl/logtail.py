@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from mepd.ctl.main import explain
+from mepd.ctl.main import exit_code, explain
 from mepd.errors import ControlError
 from mepd.posix import accounts
 from mepd.posix.accounts import Account
@@ -66,7 +66,7 @@ def _child(account: Account, show: Callable[[], int], parent: int) -> int:
         code = os.EX_IOERR
     except OSError as e:
         click.echo(f"mepctl: {explain(e)}", err=True)
-        code = os.EX_NOINPUT
+        code = exit_code(e)
     return code
 
 

@@ -160,6 +160,11 @@ def explain(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
+def exit_code(error: OSError) -> int:
+    """A file that was named cannot be read; else it is what is open already, as the output."""
+    return os.EX_NOINPUT if error.filename else os.EX_IOERR
+
+
 def say(message: str) -> None:
     """To standard error, if that can be written: what counts then is the exit code."""
     lines = message.split("\n")
@@ -206,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR
     except OSError as e:
-        return _fail(explain(e), os.EX_NOINPUT)
+        return _fail(explain(e), exit_code(e))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -101,3 +102,10 @@ def test_an_answer_a_byte_at_a_time_is_not_waited_for(serve: Serve) -> None:
 def test_the_exit_code_says_it_where_no_output_can(how: str, command: str, code: int) -> None:
     words = f'"$0" -m mepd.ctl.main -s /nowhere {command} {how}'
     assert subprocess.run(["/bin/sh", "-c", words, sys.executable]).returncode == code
+
+
+@pytest.mark.parametrize("words", ["version", "version --json", "--help"])
+def test_an_output_that_takes_nothing_is_told(words: str) -> None:
+    command = f'"$0" -m mepd.ctl.main -s /nowhere {words} >/dev/full'
+    done = subprocess.run(["/bin/sh", "-c", command, sys.executable], capture_output=True)
+    assert done.returncode == os.EX_IOERR and b"No space left on device" in done.stderr
