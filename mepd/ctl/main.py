@@ -13,6 +13,7 @@ import click
 
 import mepd
 from mepd.errors import ConfigError, ControlError, MepdError
+from mepd.posix import descriptors
 
 DEFAULT_CONFIG = Path("/etc/mepd/mepd.conf")
 
@@ -180,15 +181,9 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _have_outputs() -> None:
-    """Python has none for a descriptor that was closed."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run mepctl; returns its exit code: sysexits(3), or LSB's for ``status``."""
-    _have_outputs()
+    descriptors.standard_streams()
     try:
         code = cli.main(argv, prog_name="mepctl", standalone_mode=False)
         return code if isinstance(code, int) else os.EX_OK

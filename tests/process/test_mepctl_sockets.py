@@ -109,3 +109,10 @@ def test_an_output_that_takes_nothing_is_told(words: str) -> None:
     command = f'"$0" -m mepd.ctl.main -s /nowhere {words} >/dev/full'
     done = subprocess.run(["/bin/sh", "-c", command, sys.executable], capture_output=True)
     assert done.returncode == os.EX_IOERR and b"No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [("kill ab", 69), ("map -", 65)])
+def test_an_input_that_is_closed_is_an_empty_one(words: str, code: int) -> None:
+    command = f'"$0" -m mepd.ctl.main -s /nowhere {words} <&-'
+    done = subprocess.run(["/bin/sh", "-c", command, sys.executable], capture_output=True)
+    assert (done.returncode, done.stderr.count(b"\n")) == (code, 1), done.stderr
