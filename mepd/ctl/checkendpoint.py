@@ -6,20 +6,17 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from mepd.config import endpoint as endpoint_config
 from mepd.config import folder
 from mepd.config.settings import EndpointSnapshot
-from mepd.ctl import reach
+from mepd.ctl import isolated, reach
 from mepd.ctl.findings import OK, WARNING, Findings
 from mepd.errors import ConfigError
 from mepd.posix import programs
 
 _CHECKER = "mepd.watcher.standalone"
-_PATIENCE_S = 60.0
 
 
 class EndpointCheck:
@@ -92,11 +89,7 @@ class EndpointCheck:
 
     def _compiled(self) -> str:
         """Template, schema and rules, by the libraries that will use them, without rights."""
-        question = json.dumps({"endpoint": self._name, "files": self._files})
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", _CHECKER], input=question.encode(),
-            capture_output=True, timeout=_PATIENCE_S, cwd="/",
-        )  # fmt: skip
+        done = isolated.ask(_CHECKER, {"endpoint": self._name, "files": self._files})
         if done.returncode:
             last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise ConfigError(f"cannot be checked: {last or f'exit code {done.returncode}'}")

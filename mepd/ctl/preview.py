@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mepd.ctl import complete, folders, output
+from mepd.ctl import complete, folders, isolated, output
 from mepd.ctl.configure import config_dir_option
 from mepd.ctl.main import Target
 from mepd.ctl.output import Printer
@@ -25,7 +24,6 @@ from mepd.wire.start_request import USER_OPTS_MAX
 
 JSON_FILE = click.Path(dir_okay=False, allow_dash=True)
 _MODULE = "mepd.launch.preview"
-_PATIENCE_S = 60.0
 _FILE_MAX = 1024 * 1024
 _LIVE = ("used", "private")
 _IDENTITY_KEYS = ("globus_identity_set", "identity_set", "identities")
@@ -72,11 +70,8 @@ def identities(path: str) -> list[dict[str, Any]]:
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    """Raises ControlError with what the process says is wrong."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", _MODULE], input=json.dumps(job).encode(),
-        capture_output=True, timeout=_PATIENCE_S, cwd="/",
-    )  # fmt: skip
+    """Raises ControlError with what the process says is wrong, or that it says nothing."""
+    done = isolated.ask(_MODULE, job)
     try:
         answer = parse_json(done.stdout)
     except WireError:
