@@ -176,6 +176,7 @@ class _Conversation:
         self._place = place
         self._handle = handle
         self._asked = False
+        self._unread_max = _UNREAD_MAX
         self._leave: Callable[[], None] = lambda: None
         self._channel = Channel(
             loop, connection, self._request, self._closed, CONTROL_FRAME_MAX,
@@ -215,6 +216,7 @@ class _Conversation:
         elif isinstance(result, Stream):
             for data in result.first:
                 self._send(data)
+            self._unread_max += self._channel.unsent  # which can be much, and nobody's fault
             if self._channel.is_open:
                 self._leave = result.begin(self._send_on)
         else:
@@ -255,5 +257,5 @@ class _Conversation:
     def _send_on(self, data: Any) -> None:
         """One more answer of a stream; a client that does not read them is left."""
         self._send(data)
-        if self._channel.is_open and self._channel.unsent > _UNREAD_MAX:
+        if self._channel.is_open and self._channel.unsent > self._unread_max:
             self._close()

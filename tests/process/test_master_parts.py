@@ -22,6 +22,7 @@ from mepd.config.settings import ProgramSection
 from mepd.errors import ControlError
 from mepd.master import control, workers
 from mepd.master.channel import Channel
+from mepd.master.later import Stream
 from mepd.master.loop import Loop, LoopFailure
 from mepd.master.programs import Program
 from mepd.master.reaper import Reaper
@@ -524,6 +525,9 @@ def test_a_program_that_ignores_its_signal_is_killed(
 
 
 # --- control socket ----------------------------------------------------------------------
+BEGUN = threading.Event()
+
+
 @pytest.fixture
 def served(loop: Loop, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "sock"
@@ -531,11 +535,18 @@ def served(loop: Loop, tmp_path: Path) -> Iterator[Path]:
         if folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
 
+    def begin(send: Callable[[Any], None]) -> Callable[[], None]:
+        send({"events": ["more"]})
+        BEGUN.set()
+        return lambda: None
+
     def handle(peer: Peer, verb: str, args: dict[str, Any]) -> Any:
         if verb == "boom":
             raise ValueError("internal detail")
         if verb == "no":
             raise ControlError("refused", 77)
+        if verb == "events":
+            return Stream([{"events": ["x" * 1_000_000]}], begin)
         return {"uid": peer.uid, "verb": verb, "args": args}
 
     server = control.ControlServer(loop, control.listen(path, 0o666, "root"), handle)
@@ -647,6 +658,20 @@ def test_c2_a_byte_at_a_time_is_cut_off(served: Path, monkeypatch: pytest.Monkey
                 time.sleep(0.05)
         assert 0.9 < time.monotonic() - begun < 20
     assert ask(served, control_wire.request("x", {}))["ok"]
+
+
+def test_c2_who_follows_a_long_history_is_not_left_for_it(served: Path) -> None:
+    """Something happens before what had happened is read."""
+    BEGUN.clear()
+    reader, answers = FrameReader(), []
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(str(served))
+        s.sendall(encode_frame(control_wire.request("events", {})))
+        assert BEGUN.wait(10)
+        while len(answers) < 2 and (data := s.recv(65536)):
+            answers += [len(answer["data"]["events"][0]) for answer in reader.feed(data)]
+    assert answers == [1_000_000, 4]
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
