@@ -61,9 +61,8 @@ class Bench:
             else:
                 self.loop.call_later(0.01, look)
 
-        look()
-        if not condition():
-            self.loop.run()
+        self.loop.call_later(0.0, look)  # in the loop: one left over would stop the next run
+        self.loop.run()
         assert condition()
 
     def records(self) -> list[str]:

@@ -46,9 +46,8 @@ def run_until(loop: Loop, condition: Callable[[], Any], timeout: float = 20.0) -
         else:
             loop.call_later(0.01, look)
 
-    look()
-    if not condition():
-        loop.run()
+    loop.call_later(0.0, look)  # in the loop: one left over would stop the next run
+    loop.run()
     assert condition(), "the condition was not met in time"
 
 
