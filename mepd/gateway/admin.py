@@ -115,8 +115,8 @@ def identity_link(config: Path, first: str, second: str) -> None:
 @config_option
 @click.argument("identity")
 def identity_unlink(config: Path, identity: str) -> None:
-    """Make an identity (id or user name) a person of its own again."""
-    open_store(config).write(accounts.unlink_identity, identity)
+    """Make an identity (id or user name) a person of its own again; its logins end."""
+    open_store(config).write(ends.unlink, identity)
 
 
 @identity.command("disable")

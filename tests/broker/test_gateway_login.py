@@ -146,8 +146,13 @@ def test_linked_identities_are_one_person(site: Site) -> None:
     assert me["sub"] == first.id
     assert {i["sub"] for i in me["identity_set"]} == {first.id, second.id}
     site.run("identity", "unlink", "-c", str(site.config), first.username)
-    me = requests.get(f"{site.url}/v2/oauth2/userinfo", headers=head, timeout=9).json()
-    assert {i["sub"] for i in me["identity_set"]} == {first.id}
+    userinfo = f"{site.url}/v2/oauth2/userinfo"
+    assert requests.get(userinfo, headers=head, timeout=9).status_code == 401
+    for one in (first, second):
+        token = exchange(site, new_code(site, one)).json()["access_token"]
+        head = {"Authorization": f"Bearer {token}"}
+        me = requests.get(userinfo, headers=head, timeout=9).json()
+        assert me["sub"] == one.id and [i["sub"] for i in me["identity_set"]] == [one.id]
 
 
 def test_a_client_with_a_secret_uses_its_own_redirect(site: Site, harper: User) -> None:

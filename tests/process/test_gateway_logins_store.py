@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Connection, Table, func, select
 
-from mepd.gateway import accounts
+from mepd.gateway import accounts, brokeraccounts
 from mepd.gateway.authschema import authentications, refresh_tokens, signing_keys
 from mepd.gateway.authschema import grants as grants_table
 from mepd.gateway.authschema import sessions as sessions_table
 from mepd.gateway.database import Database
-from mepd.gateway.login import attempts, sessions
+from mepd.gateway.login import attempts, ends, sessions
 from mepd.gateway.oauth import consents, grants, idtoken
 from mepd.gateway.oauth.grants import Issued, Lifetimes, Request
 from mepd.gateway.schema import tokens
@@ -115,6 +115,46 @@ def test_what_is_over_is_forgotten(stores: list[Database]) -> None:
     assert db.read(_count, sessions_table) == 1, "its grant still has tokens"
     assert purge(now + 3600) == (0, 1, 1), "a policy may ask for the login of a year ago"
     assert purge(late) == (0, 0, 0)
+
+
+def _login_of_bob_as_ann(tx: Connection) -> tuple[str, str, str, str]:
+    """Session, access token, a code that waits, and broker account of somebody who is linked
+    with Ann, and so acts as her."""
+    ann = accounts.add_identity(tx, "ann@example.org")
+    bob = accounts.add_identity(tx, "bob@example.org")
+    accounts.link_identities(tx, ann, bob)
+    cookie = sessions.log_in(tx, sessions.Authentication(bob, time.time()), None, 60)
+    session = sessions.find(tx, cookie)
+    assert session is not None and session.identity_id == ann
+    request = Request(
+        "app", ann, session.id, "https://x.org/", "openid", CHALLENGE, None, True
+    )
+    issued = redeem(tx, grants.add_code(tx, request))
+    assert issued is not None
+    waiting = grants.add_code(tx, request)
+    account, _ = brokeraccounts.issue(tx, brokeraccounts.SDK, ann)
+    return cookie, issued.tokens[0]["access_token"], waiting, account
+
+
+@pytest.mark.parametrize("unlinked", ["ann@example.org", "bob@example.org"])
+def test_who_is_unlinked_acts_as_no_other(stores: list[Database], unlinked: str) -> None:
+    db = stores[0]
+    cookie, token, code, account = db.write(_login_of_bob_as_ann)
+    who = db.read(accounts.caller, token)
+    assert who is not None and who.username == "ann@example.org"
+    db.write(ends.unlink, unlinked)
+    assert db.read(sessions.find, cookie) is None
+    assert db.read(accounts.caller, token) is None
+    assert db.write(redeem, code) is None
+    assert db.read(brokeraccounts.find, account) is None
+    assert db.read(alive) == (0, 0, 0)
+
+
+def test_a_new_password_ends_codes_that_wait(stores: list[Database]) -> None:
+    code = new_code(stores[0])
+    ann = stores[0].read(accounts.find_identity, "ann@example.org").id
+    stores[0].write(ends.end_logins, ann)
+    assert stores[0].write(redeem, code) is None
 
 
 def test_attempts_at_once_do_not_pass_together(stores: list[Database]) -> None:

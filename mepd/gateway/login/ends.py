@@ -31,6 +31,16 @@ def end_logins(tx: Connection, identity_id: str) -> None:
     grants.revoke_grants_of(tx, identity_id)
 
 
+def unlink(tx: Connection, key: str) -> None:
+    """See accounts.unlink_identity. No login goes on by which it acts as one of those that it
+    was linked with, or one of them as it. Raises ConfigError."""
+    row = accounts.find_identity(tx, key)
+    for mate in accounts.identity_set(tx, row.person):
+        brokeraccounts.drop(tx, brokeraccounts.SDK, mate["id"])
+    end_logins(tx, row.id)
+    accounts.unlink_identity(tx, key)
+
+
 def log_out(tx: Connection, key: str) -> None:
     """All sessions and tokens of the identity end. Raises ConfigError."""
     _log_out(tx, accounts.find_identity(tx, key))

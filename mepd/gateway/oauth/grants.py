@@ -242,10 +242,13 @@ def revoke(tx: Connection, secret: str, client_id: str) -> None:
 
 
 def revoke_grants_of(tx: Connection, identity_id: str) -> None:
-    """Every grant of this identity ends, and those of its sessions that act for another."""
+    """Every grant of this identity ends, and those of its sessions that act for another; codes
+    from which there would be more work no longer."""
     mine = select(authentications.c.session_id).where(
         authentications.c.identity_id == identity_id
     )
+    match = or_(codes.c.identity_id == identity_id, codes.c.session_id.in_(mine))
+    tx.execute(update(codes).where(match).values(used=True))
     match = or_(grants.c.identity_id == identity_id, grants.c.session_id.in_(mine))
     for grant_id in list(tx.execute(select(grants.c.id).where(match)).scalars()):
         revoke_grant(tx, grant_id)
