@@ -39,20 +39,25 @@ def uep_of(row: Row[Any]) -> Uep:
 
 @dataclass(frozen=True)
 class Person:
-    """Whom a user endpoint is for; ``creds`` are its new account and password."""
+    """Whom a user endpoint is for; ``creds`` are its new account and password.
+
+    No closed identity is in the set: not every mapper looks at its status.
+    """
 
     username: str
     identity_set: list[dict[str, Any]]
     creds: tuple[str, str]
 
 
-def _person(tx: Connection, uep: Uep) -> Person:
-    """The identities of the user, and new broker credentials for his user endpoint."""
+def person_of(tx: Connection, uep: Uep) -> Person:
+    """The open identities of the user, and new broker credentials for his user endpoint."""
     row = accounts.find_identity(tx, uep.identity_id)
     if row.status == accounts.CLOSED:
         raise StartFailed("The identity is disabled")
     creds = brokeraccounts.issue(tx, brokeraccounts.UEP, uep.id)
-    return Person(row.username, accounts.identity_set(tx, row.person), creds)
+    linked = accounts.identity_set(tx, row.person)
+    is_open = [identity for identity in linked if identity["status"] != accounts.CLOSED]
+    return Person(row.username, is_open, creds)
 
 
 def start_message(uep: Uep, person: Person, url: str) -> bytes:
@@ -138,7 +143,7 @@ class Starts:
 
     async def _request(self, uep: Uep, pending: asyncio.Future[None]) -> None:
         try:
-            person = await self._db.awrite(_person, uep)
+            person = await self._db.awrite(person_of, uep)
             await declare_task_queue(self._link, uep.id)
             properties = BasicProperties(
                 content_type="application/json", delivery_mode=2, timestamp=int(time.time())

@@ -26,11 +26,13 @@ from mepd.gateway import (
     names,
     registry,
     schema,
+    starts,
     taskstore,
 )
 from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
 from mepd.gateway.database import Database
 from mepd.gateway.failures import StoreUnavailable
+from mepd.gateway.login import ends
 from mepd.gateway.taskstore import NewTask
 
 from tests.conftest import require
@@ -200,6 +202,21 @@ def test_linking_joins_all_identities_of_both(tx: Connection) -> None:
     accounts.link_identities(tx, ids[3], ids[0])
     person = accounts.find_identity(tx, ids[2]).person
     assert {i["id"] for i in accounts.identity_set(tx, person)} == set(ids)
+
+
+def test_a_disabled_identity_is_not_mapped(tx: Connection) -> None:
+    """It is linked to one that goes on: the mapping would find its account."""
+    first = accounts.add_identity(tx, "ann@example.org")
+    second = accounts.add_identity(tx, "lee@example.org")
+    accounts.link_identities(tx, first, second)
+    uep = starts.Uep(str(uuid.uuid4()), str(uuid.uuid4()), first, {}, {})
+
+    def named() -> list[str]:
+        return [identity["id"] for identity in starts.person_of(tx, uep).identity_set]
+
+    assert named() == [first, second]
+    ends.disable(tx, second)
+    assert named() == [first]
 
 
 def test_names_are_unique(tx: Connection) -> None:
