@@ -22,6 +22,14 @@ ENDPOINTS_MAX = 500
 TASKS_MAX = 25
 UEPS_SHOWN = 5
 
+_SHOWN = [
+    endpoints.c[name]
+    for name in (
+        *("id", "name", "display_name", "owner", "admins"),
+        *("multi_user", "public", "authentication_policy"),
+    )
+]
+"""Of all endpoints that there are; their other columns may be large."""
 _STATES = {STORED: "waiting", SENT: "at the user endpoint", DONE: "finished"}
 
 
@@ -48,7 +56,7 @@ def _is_shown(tx: Connection, cache: PolicyCache, row: Row[Any], caller: Caller)
 
 def view(tx: Connection, caller: Caller, cache: PolicyCache) -> View:
     """What the caller may see. Endpoints by name, tasks with the newest first."""
-    query = select(endpoints).where(endpoints.c.deleted.is_(False))
+    query = select(*_SHOWN).where(endpoints.c.deleted.is_(False))
     rows = tx.execute(query.order_by(endpoints.c.name, endpoints.c.id)).all()
     visible = (row for row in rows if _is_shown(tx, cache, row, caller))
     shown = list(itertools.islice(visible, ENDPOINTS_MAX))

@@ -31,7 +31,8 @@ def upgrade(tx: Connection) -> None:
 
     Raises ConfigError for a store of a newer version of mepd.
     """
-    if tx.dialect.name == "postgresql":
+    if tx.dialect.name == "postgresql":  # an index of many rows takes its time
+        tx.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
         tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     tables = set(inspect(tx).get_table_names())
     config = steps(tx)

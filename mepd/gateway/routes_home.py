@@ -16,11 +16,14 @@ router = APIRouter(include_in_schema=False)
 
 @router.get(HOME)
 async def front_page(request: Request, service: ServiceDep) -> Response:
-    """Endpoints and tasks of the person who is signed in; else the way to do so."""
+    """Endpoints and tasks of the person who is signed in; else the way to do so.
+
+    Raises ApiError 429."""
     browser = await browser_of(request, service)
     session = browser.session
     if session is None:
         return redirect(LOGIN)
+    service.rates.take(session.identity_id)
     caller = Caller(
         identity_id=session.identity_id,
         person=session.person,

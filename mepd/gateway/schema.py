@@ -151,7 +151,9 @@ tasks = Table(
     Column("result", LargeBinary),
     Column("created", Float, nullable=False),
     Column("finished", Float),
+    Index("tasks_endpoint", "endpoint_id", "state"),
     Index("tasks_expiry", "finished"),
     Index("tasks_open", "uep_id", "state"),
+    Index("tasks_owner", "owner", "created"),
     Index("tasks_todo", "state", "relayed"),
 )

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import requests
 from gateway_fixtures import FakeMep, Site, payload, poll, running_site, unique
-from login_fixtures import Browser, add_user, person
+from login_fixtures import Browser, add_user, person, start_without_broker
 from rabbit import server_script
 
 from tests.conftest import require
@@ -69,6 +69,19 @@ def test_endpoints_user_endpoints_and_tasks(site: Site) -> None:
     assert own in text and theirs not in text
     assert "online" in text and "offline" in text
     mep.stop()
+
+
+def test_G5_pages_count_as_requests() -> None:
+    with_few = Site(requests_per_second=0.001, requests_burst=3)
+    try:
+        start_without_broker(with_few)
+        browser = signed_in(with_few, person(with_few, unique("harper")).username)
+        seen = [browser.page.status_code]
+        seen += [browser.get(f"{with_few.url}/").status_code for _ in range(3)]
+        assert seen == [200, 200, 200, 429]
+        assert int(browser.page.headers["Retry-After"]) > 0
+    finally:
+        with_few.remove()
 
 
 def test_the_form_of_the_page(site: Site) -> None:

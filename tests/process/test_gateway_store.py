@@ -15,12 +15,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect, select, text, update
+from sqlalchemy import Connection, event, inspect, select, text, update
 
 from mepd.errors import ConfigError
 from mepd.gateway import (
     accounts,
     brokeraccounts,
+    database,
+    home,
     keys,
     migrate,
     names,
@@ -33,6 +35,7 @@ from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
 from mepd.gateway.database import Database
 from mepd.gateway.failures import StoreUnavailable
 from mepd.gateway.login import ends
+from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.taskstore import NewTask
 
 from tests.conftest import require
@@ -131,6 +134,30 @@ def test_several_processes_start_at_once(url: str) -> None:
     db = Database(url)
     assert db.read(differences) == []
     db.close()
+
+
+def test_a_step_may_take_longer_than_a_request(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who start meanwhile wait for it, too."""
+    url = postgres.create("patient")
+    first = Database(url)
+    patience = "-c lock_timeout=1000 -c statement_timeout=1000"
+    monkeypatch.setitem(database._POSTGRESQL, "options", patience)
+    second = Database(url)
+    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with first.engine.connect() as step, ThreadPoolExecutor(1) as pool:
+        step.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrate._LOCK})
+        other = pool.submit(second.create)
+        deadline = time.monotonic() + 20
+        while not other.done() and not step.execute(waits).scalar():
+            assert time.monotonic() < deadline
+        time.sleep(1.5)  # longer than a request may wait
+        step.rollback()
+        other.result()
+    assert first.read(differences) == []
+    first.close()
+    second.close()
 
 
 def test_a_step_that_fails_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +405,51 @@ def test_F4_a_subject_publishes_as_itself() -> None:
         assert not brokeraccounts.may_use_key(uep, "mepd.results", key)
     assert not brokeraccounts.may_use_key(Account(SDK, "s"), "mepd.results", "s")
     assert not brokeraccounts.may_use_key(Account(MEP, "s"), "mepd.results", "s")
+
+
+def plans(db: Database, ask: Any, *args: Any) -> list[str]:
+    """How SQLite does each step of what ``ask`` asks of the store."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    db.read(ask, *args)
+    event.remove(db.engine, "before_cursor_execute", note)
+    with db.engine.connect() as connection:
+        return [
+            row.detail
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+ANN = accounts.Caller("ann", "ann", "ann@example.org", frozenset(), None)
+
+
+@pytest.mark.parametrize(
+    ("ask", "args"),
+    [
+        (taskstore.counts, ("e",)),
+        (home.view, (ANN, PolicyCache())),
+        (taskstore.get_tasks, (["t"], "ann")),
+        (taskstore.result_sizes, (["t"], "ann")),
+        (taskstore.group_tasks, ("g",)),
+        (taskstore.open_tasks, ("u",)),
+        (taskstore.has_result_since, ("u", 0.0)),
+    ],
+)
+def test_G5_what_one_asks_looks_through_no_others_tasks(
+    ask: Any, args: Any, tmp_path: Path
+) -> None:
+    """Else each request takes the longer the more tasks the store has, and all wait."""
+    db = Database(f"sqlite:///{tmp_path}/store.db")
+    db.create()
+    steps = [step for step in plans(db, ask, *args) if " tasks" in step]
+    assert steps and all(step.startswith("SEARCH tasks USING") for step in steps), steps
+    db.close()
 
 
 def test_what_another_process_sees_to_is_left_to_it(tx: Connection) -> None:
