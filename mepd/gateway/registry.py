@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, or_, select, update
 
 from mepd.gateway.failures import ApiError
 from mepd.gateway.schema import endpoints, functions, ueps
 from mepd.gateway.taskstore import chunks
+
+
+OWNED_MAX = 16 * 1024 * 1024
+"""Bytes of all endpoints of one owner, since one answer lists them."""
+OWNED_MIN = 4096
+"""What one counts for besides what may be large."""
+_LARGE = ("meta", "admins", "allowed_functions")
 
 
 def add_function(tx: Connection, owner: str, values: dict[str, Any]) -> str:
@@ -50,6 +58,20 @@ def function_sizes(tx: Connection, ids: Iterable[str], caller: str) -> dict[str,
 def delete_function(tx: Connection, ident: str, owner: str) -> bool:
     match = (functions.c.id == ident) & (functions.c.owner == owner) & ~functions.c.deleted
     return tx.execute(update(functions).where(match).values(deleted=True)).rowcount == 1
+
+
+def check_room(tx: Connection, ident: str | None, owner: str, values: dict[str, Any]) -> None:
+    """Raises ApiError 413 if the owner's endpoints would become too large with this one."""
+    size = OWNED_MIN + sum(len(json.dumps(values[name])) for name in _LARGE)
+    held = OWNED_MIN * func.count()
+    for name in _LARGE:
+        held += func.coalesce(func.sum(func.length(cast(endpoints.c[name], Text))), 0)
+    match = (endpoints.c.owner == owner) & endpoints.c.deleted.is_(False)
+    others = match if ident is None else match & (endpoints.c.id != ident)
+    size += int(tx.execute(select(held).where(others)).scalar_one())
+    if size > OWNED_MAX:
+        text = f"Your endpoints would have {size} bytes together; at most {OWNED_MAX} are kept"
+        raise ApiError(413, "PAYLOAD_TOO_LARGE", text)
 
 
 def add_endpoint(tx: Connection, owner: str, values: dict[str, Any]) -> str:

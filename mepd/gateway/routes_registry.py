@@ -162,8 +162,9 @@ def _check_policy(tx: Connection, values: dict[str, Any]) -> None:
 def _register(
     tx: Connection, endpoint_id: str | None, owner: str, values: dict[str, Any]
 ) -> tuple[str, str, str]:
-    """Id, and broker account with its password."""
+    """Id, and broker account with its password. Raises ApiError."""
     _check_policy(tx, values)
+    registry.check_room(tx, endpoint_id, owner, values)
     if endpoint_id is None:
         endpoint_id = registry.add_endpoint(tx, owner, values)
     else:

@@ -119,6 +119,20 @@ def test_G4_a_long_key_over_many_values_takes_no_memory(site: Site, harper: User
     assert peak.most < 80 * MIB
 
 
+def test_G4_endpoints_of_one_owner_are_listed_in_bounded_memory(site: Site) -> None:
+    """Everybody may ask for all that are public."""
+    hoarder = User(site, unique("hoarder"))
+    body = {"endpoint_name": "e", "public": True, "metadata": {"m": "x" * (5 * MIB)}}
+    kept = [hoarder.call("POST", "/v3/endpoints", body) for _ in range(8)]
+    assert {answer.status_code for answer in kept} == {200, 413}
+    assert "at most" in kept[-1].json()["reason"]
+    with Peak(site) as peak:
+        listed = hoarder.call("GET", "/v2/endpoints")
+    assert 0 < len(listed.content) < 17 * MIB and peak.most < 150 * MIB
+    for endpoint in listed.json():
+        assert hoarder.call("DELETE", f"/v2/endpoints/{endpoint['uuid']}").status_code == 200
+
+
 def test_G4_only_who_has_a_token_may_send_much(site: Site, harper: User) -> None:
     url = f"{site.url}/v3/functions"
     small = {"function_name": "f", "function_code": "x" * 1000}

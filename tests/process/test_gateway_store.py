@@ -33,7 +33,7 @@ from mepd.gateway import (
 )
 from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
 from mepd.gateway.database import Database
-from mepd.gateway.failures import StoreUnavailable
+from mepd.gateway.failures import ApiError, StoreUnavailable
 from mepd.gateway.login import ends
 from mepd.gateway.policy.enforce import PolicyCache
 from mepd.gateway.taskstore import NewTask
@@ -290,6 +290,43 @@ def test_a_user_endpoint_of_another_is_refused(tx: Connection) -> None:
     assert registry.put_uep(tx, "u", "other", "harper", {}, {}) is None
     row = registry.get_uep(tx, "u")
     assert row is not None and row.runtime == {"v": 2}
+
+
+def endpoint(**more: Any) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(("display_name", "allowed_functions", "authentication_policy", "meta")),
+        **dict.fromkeys(("multi_user", "public", "high_assurance"), False),
+        **{"name": "e", "admins": [], **more},
+    }
+
+
+@pytest.mark.parametrize("name", ["meta", "allowed_functions", "admins"])
+def test_an_owners_endpoints_fit_into_one_answer(tx: Connection, name: str) -> None:
+    """Eight of these do; what is no ASCII is written in six characters."""
+    size = (registry.OWNED_MAX // 8 - registry.OWNED_MIN - 1024) // 6
+    value: Any = {"e": "\u00e9" * size}
+    large = endpoint(**{name: value if name == "meta" else [value["e"]]})
+    for _ in range(8):
+        registry.check_room(tx, None, "ann", large)
+        last = registry.add_endpoint(tx, "ann", large)
+    with pytest.raises(ApiError) as refused:
+        registry.check_room(tx, None, "ann", large)
+    assert refused.value.status == 413
+    registry.check_room(tx, last, "ann", large)
+    registry.check_room(tx, None, "lee", large)
+    registry.update_endpoint(tx, last, {"deleted": True})
+    registry.check_room(tx, None, "ann", large)
+
+
+def test_small_endpoints_of_an_owner_are_bounded_too(
+    tx: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "OWNED_MAX", 10 * registry.OWNED_MIN)
+    for _ in range(9):
+        registry.check_room(tx, None, "ann", endpoint())
+        registry.add_endpoint(tx, "ann", endpoint())
+    with pytest.raises(ApiError):
+        registry.check_room(tx, None, "ann", endpoint())
 
 
 def add_tasks(tx: Connection, *ids: str, uep: str = "u") -> None:
