@@ -50,7 +50,7 @@ class Reviver:
         self._work: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._strikes: dict[str, tuple[int, float]] = {}  # how many, since when
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, tuple[str, float | None]] = {}  # why, and when it was back
         self._online: dict[str, asyncio.Event] = {}
         self.relay: Relay | None = None
 
@@ -58,11 +58,13 @@ class Reviver:
         event = self._online.pop(ident, None)
         if event is not None:
             event.set()
+        if ident in self._reasons:
+            self._reasons[ident] = self._reasons[ident][0], time.time()
 
     def gone(self, uep_id: str, reason: str = "") -> None:
         """The user endpoint has gone, for the reason that was reported."""
         if reason:
-            self._reasons[uep_id] = reason
+            self._reasons[uep_id] = reason, None
         if uep_id in self._work:
             self._again.add(uep_id)
             return
@@ -80,6 +82,7 @@ class Reviver:
         try:
             row = await self._db.aread(registry.get_uep, uep_id)
             if row is None or not await self._db.aread(taskstore.open_tasks, uep_id):
+                self._forget(uep_id)
                 return
             if self._presence.online(uep_id):
                 return
@@ -92,7 +95,7 @@ class Reviver:
             log.info("user endpoint %s has gone with tasks open", uep_id)
             why = "" if strikes > STRIKES else await self._revive(uep_of(row))
             if why is not None:
-                await self._give_up(uep_id, self._reasons.get(uep_id) or why)
+                await self._give_up(uep_id, await self._reason(uep_id) or why)
         except BrokerDown:  # or it does not answer
             asyncio.get_running_loop().call_later(DELAYS_S[-1], self.gone, uep_id)
         except StoreUnavailable as e:
@@ -100,6 +103,19 @@ class Reviver:
             asyncio.get_running_loop().call_later(DELAYS_S[-1], self.gone, uep_id)
         except Exception:
             log.exception("looking after user endpoint %s", uep_id)
+
+    def _forget(self, uep_id: str) -> None:
+        """What it has gone for concerns no task any more."""
+        self._strikes.pop(uep_id, None)
+        self._reasons.pop(uep_id, None)
+
+    async def _reason(self, uep_id: str) -> str:
+        """Why it has gone, as was told; not what was before it came back and brought results:
+        this end may be for another reason."""
+        reason, back = self._reasons.get(uep_id, ("", None))
+        if back is not None and await self._db.aread(taskstore.has_result_since, uep_id, back):
+            return ""
+        return reason
 
     async def _strike(self, uep_id: str) -> int:
         """Count one more; the first again if a result has come, whoever has stored it."""
@@ -154,5 +170,4 @@ class Reviver:
                 log.info("queue of user endpoint %s is not emptied: %s", uep_id, e)
             else:  # with it went what another gateway may have sent meanwhile
                 await self._db.awrite(taskstore.send_again, uep_id)
-        self._strikes.pop(uep_id, None)
-        self._reasons.pop(uep_id, None)
+        self._forget(uep_id)
