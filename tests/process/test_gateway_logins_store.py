@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -17,9 +19,13 @@ from mepd.gateway.authschema import authentications, refresh_tokens, signing_key
 from mepd.gateway.authschema import grants as grants_table
 from mepd.gateway.authschema import sessions as sessions_table
 from mepd.gateway.database import Database
+from mepd.gateway.failures import StoreUnavailable
 from mepd.gateway.login import attempts, ends, sessions
-from mepd.gateway.oauth import consents, grants, idtoken
+from mepd.gateway.login.desk import Desk
+from mepd.gateway.oauth import consents, grants, idtoken, routes_token
+from mepd.gateway.oauth.forms import Client
 from mepd.gateway.oauth.grants import Issued, Lifetimes, Request
+from mepd.gateway.rates import Rates
 from mepd.gateway.schema import tokens
 from tests.process.test_gateway_store import postgres, url  # noqa: F401  its stores
 
@@ -47,17 +53,17 @@ def at_once(stores: list[Database], work: Callable[[Connection], T]) -> list[T]:
 
 
 def new_code(db: Database) -> str:
-    def make(tx: Connection) -> str:
-        ann = accounts.add_identity(tx, "ann@example.org")
-        cookie = sessions.log_in(tx, sessions.Authentication(ann, 5.0), None, 60)
-        session = sessions.find(tx, cookie)
-        assert session is not None
-        request = Request(
-            "app", ann, session.id, "https://x.org/", "openid", CHALLENGE, None, True
-        )
-        return grants.add_code(tx, request)
+    return db.write(_another_code, "ann")
 
-    return db.write(make)
+
+def _another_code(tx: Connection, name: object) -> str:
+    """For a login of somebody of that name."""
+    ident = accounts.add_identity(tx, f"{name}@example.org")
+    cookie = sessions.log_in(tx, sessions.Authentication(ident, 5.0), None, 60)
+    session = sessions.find(tx, cookie)
+    assert session is not None
+    request = Request("app", ident, session.id, "https://x.org/", "openid", CHALLENGE, None, True)
+    return grants.add_code(tx, request)
 
 
 def redeem(tx: Connection, code: str) -> Issued | None:
@@ -155,6 +161,64 @@ def test_a_new_password_ends_codes_that_wait(stores: list[Database]) -> None:
     ann = stores[0].read(accounts.find_identity, "ann@example.org").id
     stores[0].write(ends.end_logins, ann)
     assert stores[0].write(redeem, code) is None
+
+
+class Failing:
+    """A store that is away for one of the things that it is asked for."""
+
+    def __init__(self, db: Database, which: int) -> None:
+        self.db = db
+        self.left = which
+
+    async def _ask(self, ask: Any, *args: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise StoreUnavailable("away")
+        return await ask(*args)
+
+    async def aread(self, *args: Any) -> Any:
+        return await self._ask(self.db.aread, *args)
+
+    async def awrite(self, *args: Any) -> Any:
+        return await self._ask(self.db.awrite, *args)
+
+
+async def _told_in_the_end(db: Database, which: int, form: dict[str, str]) -> tuple[Any, bool]:
+    """The answer of the token route to a client that tries again; whether it had to."""
+    store: Any = Failing(db, which)
+    times = {"token_lifetime": 60.0, "refresh_lifetime": 60.0}
+    service: Any = SimpleNamespace(
+        db=store,
+        desk=Desk(store, "https://x.org", None),
+        rates=Rates(100, 100),
+        settings=SimpleNamespace(public_url="https://x.org", **times),
+    )
+    grant, client = routes_token.GRANTS[form["grant_type"]], Client("app", None)
+    try:
+        return await grant(service, client, form), False
+    except StoreUnavailable:
+        return await grant(service, client, form), True
+
+
+@pytest.mark.parametrize("kind", ["authorization_code", "refresh_token"])
+def test_G7_tokens_are_had_in_the_end_though_the_store_goes(
+    stores: list[Database], kind: str
+) -> None:
+    """Whatever it is asked for when it goes: what was spent would come a second time, and be
+    taken for stolen."""
+    again, which = True, 0
+    while again:
+        which += 1
+        code = stores[0].write(_another_code, which)
+        form = {"redirect_uri": "https://x.org/", "code_verifier": VERIFIER, "code": code}
+        if kind == "refresh_token":
+            issued = stores[0].write(redeem, code)
+            assert issued is not None
+            form = {"refresh_token": issued.tokens[0]["refresh_token"]}
+        form["grant_type"] = kind
+        answer, again = asyncio.run(_told_in_the_end(stores[0], which, form))
+        assert answer["access_token"] and answer["refresh_token"] and answer["id_token"]
+    assert which > 2
 
 
 def test_attempts_at_once_do_not_pass_together(stores: list[Database]) -> None:

@@ -6,6 +6,7 @@ Each grant type is one function of GRANTS.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -20,6 +21,7 @@ from mepd.gateway.oauth import grants, idtoken
 from mepd.gateway.oauth.errors import NO_STORE, OAuthError
 from mepd.gateway.oauth.forms import Client, client_of, read_form
 from mepd.gateway.oauth.grants import Issued, Lifetimes, token_json
+from mepd.gateway.oauth.idtoken import Signer
 from mepd.gateway.oauth.scopes import AUTH_SERVER, group_scopes
 from mepd.gateway.service import Service
 
@@ -57,30 +59,56 @@ async def _client_credentials(
 
 
 # --- a person's grant -----------------------------------------------------------------
-def _about(tx: Connection, issued: Issued) -> tuple[dict[str, Any], float | None]:
-    """The identity that the tokens are for, and when it has logged in."""
+@dataclass(frozen=True)
+class _Granted:
+    """Tokens, the identity that they are for, and when it has logged in."""
+
+    issued: Issued
+    identity: dict[str, Any]
+    auth_time: float | None
+
+
+def _about(tx: Connection, issued: Issued) -> _Granted:
     row = accounts.find_identity(tx, issued.identity_id)
     proofs = sessions.authentications_of(tx, issued.session_id)
     when = max((proof.time for proof in proofs), default=0.0)
-    return accounts.identity_json(row), when or None
+    return _Granted(issued, accounts.identity_json(row), when or None)
 
 
-async def _answer(service: Service, client: Client, issued: Issued) -> dict[str, Any]:
-    """The token answer, with an id token where the scope openid is granted."""
-    first, *others = issued.tokens
+async def _granted(
+    service: Service, client: Client, grant: Callable[..., Issued | None], *args: Any
+) -> dict[str, Any] | None:
+    """The token answer, with an id token where the scope openid is granted; None if ``grant``
+    refuses.
+
+    It asks the store for all else before: a code or refresh token that is spent without an
+    answer would come a second time, as if it were stolen.
+    """
+    signer = await service.desk.signer()
+
+    def work(tx: Connection) -> _Granted | None:
+        issued = grant(tx, *args)
+        return None if issued is None else _about(tx, issued)
+
+    found = await service.db.awrite(work)
+    return None if found is None else _answer(service, client, found, signer)
+
+
+def _answer(
+    service: Service, client: Client, granted: _Granted, signer: Signer
+) -> dict[str, Any]:
+    first, *others = granted.issued.tokens
     answer = {**first, "other_tokens": others}
-    for token in issued.tokens:
+    for token in granted.issued.tokens:
         if token["resource_server"] == AUTH_SERVER and "openid" in token["scope"].split():
-            identity, auth_time = await service.db.aread(_about, issued)
-            signer = await service.desk.signer()
             answer["id_token"] = signer.sign(
                 idtoken.claims(
                     service.settings.public_url,
                     client.id,
-                    identity,
+                    granted.identity,
                     token["access_token"],
-                    auth_time,
-                    issued.nonce,
+                    granted.auth_time,
+                    granted.issued.nonce,
                 )
             )
     return answer
@@ -89,7 +117,9 @@ async def _answer(service: Service, client: Client, issued: Issued) -> dict[str,
 async def _authorization_code(
     service: Service, client: Client, form: dict[str, str]
 ) -> dict[str, Any]:
-    issued = await service.db.awrite(
+    answer = await _granted(
+        service,
+        client,
         grants.redeem_code,
         form.get("code", ""),
         client.id,
@@ -97,9 +127,9 @@ async def _authorization_code(
         form.get("code_verifier", ""),
         _lifetimes(service),
     )
-    if issued is None:
+    if answer is None:
         raise OAuthError("invalid_grant", "the code is unknown, used, expired or not for this")
-    return await _answer(service, client, issued)
+    return answer
 
 
 async def _refresh_token(
@@ -109,10 +139,11 @@ async def _refresh_token(
     holder = await service.db.aread(grants.holder, secret)
     if holder is not None:
         service.rates.take(holder)
-    issued = await service.db.awrite(grants.refresh, secret, client.id, _lifetimes(service))
-    if issued is None:
+    lifetimes = _lifetimes(service)
+    answer = await _granted(service, client, grants.refresh, secret, client.id, lifetimes)
+    if answer is None:
         raise OAuthError("invalid_grant", "the refresh token is unknown, used, expired or revoked")
-    return await _answer(service, client, issued)
+    return answer
 
 
 Grant = Callable[[Service, Client, dict[str, str]], Awaitable[dict[str, Any]]]
