@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, or_, select, update
 
+from mepd.gateway.brokeraccounts import UEP
 from mepd.gateway.failures import ApiError
-from mepd.gateway.schema import endpoints, functions, ueps
-from mepd.gateway.taskstore import chunks
+from mepd.gateway.schema import broker_accounts, endpoints, functions, tasks, ueps
+from mepd.gateway.taskstore import CHUNK, chunks
 
 
 OWNED_MAX = 16 * 1024 * 1024
@@ -132,8 +133,10 @@ def list_endpoints(tx: Connection, caller: str, everything: bool) -> Sequence[Ro
 def put_uep(
     tx: Connection, ident: str, endpoint_id: str, identity_id: str, config: Any, runtime: Any
 ) -> Row[Any] | None:
-    """Remember a user endpoint and return its row; None if the id is another user's."""
-    row = tx.execute(select(ueps).where(ueps.c.id == ident)).first()
+    """Remember a user endpoint and return its row, which is not forgotten before the end of
+    the transaction; None if the id is another user's."""
+    query = select(ueps).where(ueps.c.id == ident)
+    row = tx.execute(query.with_for_update(read=True, key_share=True)).first()
     if row is None:
         tx.execute(
             ueps.insert().values(
@@ -151,7 +154,23 @@ def put_uep(
         return None
     elif row.runtime != runtime:
         tx.execute(update(ueps).where(ueps.c.id == ident).values(runtime=runtime))
-    return tx.execute(select(ueps).where(ueps.c.id == ident)).one()
+    return tx.execute(query).one()
+
+
+def forget_ueps(tx: Connection, before: float) -> int:
+    """Forget a piece of the user endpoints without tasks that were neither started nor there
+    since a time, and their accounts at the broker. Returns how many."""
+    mine = (broker_accounts.c.kind == UEP) & (broker_accounts.c.subject == ueps.c.id)
+    started = select(broker_accounts.c.username).where(mine, broker_accounts.c.created >= before)
+    idle = ~select(tasks.c.id).where(tasks.c.uep_id == ueps.c.id).exists()
+    old = (ueps.c.created < before) & (ueps.c.online_until < before)
+    query = select(ueps.c.id).where(old, idle, ~started.exists()).limit(CHUNK)
+    ids = list(tx.execute(query.with_for_update(skip_locked=True)).scalars())
+    # looked at again now that no submission can come between
+    gone = list(tx.execute(select(ueps.c.id).where(ueps.c.id.in_(ids), idle)).scalars())
+    match = (broker_accounts.c.kind == UEP) & broker_accounts.c.subject.in_(gone)
+    tx.execute(broker_accounts.delete().where(match))
+    return tx.execute(ueps.delete().where(ueps.c.id.in_(gone))).rowcount
 
 
 def get_uep(tx: Connection, ident: str) -> Row[Any] | None:

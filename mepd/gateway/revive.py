@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 
 from mepd.errors import MepdError
 from mepd.gateway import names, registry, taskstore
@@ -16,6 +15,7 @@ from mepd.gateway.amqp import Link
 from mepd.gateway.database import Database
 from mepd.gateway.dispatch import is_listening
 from mepd.gateway.failures import BrokerDown, StartFailed, StoreUnavailable
+from mepd.gateway.locks import Locks
 from mepd.gateway.presence import Presence
 from mepd.gateway.relay import Relay, error_result
 from mepd.gateway.starts import Starts, Uep, uep_of
@@ -39,7 +39,7 @@ class Reviver:
         presence: Presence,
         starts: Starts,
         patience: float,
-        locks: defaultdict[str, asyncio.Lock],
+        locks: Locks,
     ) -> None:
         self._db = db
         self._link = link
@@ -157,7 +157,7 @@ class Reviver:
     async def _give_up(self, uep_id: str, why: str) -> None:
         """Give every open task an error for its result, and empty the queue."""
         text = f"The user endpoint went away before this task was done: {why}".rstrip(": ")
-        async with self._locks[uep_id]:
+        async with self._locks.of(uep_id):
             ids = await self._db.aread(taskstore.open_tasks, uep_id)
             log.warning("%d tasks of user endpoint %s fail: %s", len(ids), uep_id, why)
             if self.relay is not None:

@@ -8,7 +8,6 @@ import logging
 import signal
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncIterator
 
 import pika
@@ -21,6 +20,7 @@ from mepd.gateway.config import Settings
 from mepd.gateway.database import Database
 from mepd.gateway.dispatch import Dispatcher, is_listening
 from mepd.gateway.failures import BrokerDown, StoreUnavailable
+from mepd.gateway.locks import Locks
 from mepd.gateway.login import attempts
 from mepd.gateway.login import sessions as browser_sessions
 from mepd.gateway.login.desk import Desk
@@ -43,6 +43,8 @@ ERROR_MAX = 4000
 REPORT_MAX = 4 * 1024 * 1024
 """Bytes of a status report; that of an endpoint of Globus Compute names tasks."""
 HOUSEKEEPING_S = 3600.0
+GROUPS_KEPT_S = 366 * 86400.0
+"""Task groups without tasks: a program may wait for long, and then submit to its own again."""
 CATCH_UP_S = 5.0
 RECONNECT_S = 20.0
 """What user endpoints have to come back after the broker, or after the gateway itself."""
@@ -62,7 +64,7 @@ class Service:
         self.waiting = Waiting(settings.max_waiting)
         self.desk = Desk(db, settings.public_url, settings.oidc)
         self.policies = PolicyCache()
-        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.locks = Locks()
         self.link = Link(_parameters(settings), self._up, self._down)
         self.presence = Presence(on_gone=self._gone, on_online=self._came)
         self.starts = Starts(
@@ -270,18 +272,29 @@ class Service:
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            now = time.time()
             try:
-                await self.db.awrite(taskstore.expire, now - self.settings.keep_results)
-                for purge in (
-                    accounts.purge_tokens,
-                    grants.purge,
-                    attempts.purge,
-                    browser_sessions.purge,
-                ):
-                    await self.db.awrite(purge, now)
+                await self.forget(time.time())
             except StoreUnavailable as e:
                 log.warning("housekeeping: %s", e)
+
+    async def forget(self, now: float) -> None:
+        """What is over; of what may be much a piece at a time, as all else that is written
+        waits meanwhile. Raises StoreUnavailable."""
+        finished = now - self.settings.keep_results
+        while await self.db.awrite(taskstore.expire, finished):
+            pass
+        unused = min(finished, now - names.QUEUE_LIFETIME_MS / 1000)
+        while await self.db.awrite(registry.forget_ueps, unused):
+            pass
+        while await self.db.awrite(taskstore.forget_groups, now - GROUPS_KEPT_S):
+            pass
+        for purge in (
+            accounts.purge_tokens,
+            grants.purge,
+            attempts.purge,
+            browser_sessions.purge,
+        ):
+            await self.db.awrite(purge, now)
 
 
 def _read_report(body: bytes, sender: str) -> message.StatusReport:

@@ -179,6 +179,8 @@ def _store(
     if group is not None and group.owner != caller.identity_id:
         raise forbidden(f"Task group {group_id} belongs to another identity")
     taskstore.put_group(tx, group_id, caller.identity_id, queue)
+    # it may have been forgotten since it was looked up
+    registry.put_uep(tx, uep.id, uep.endpoint_id, uep.identity_id, uep.config, uep.runtime)
     taskstore.add_tasks(tx, caller.identity_id, group_id, uep.endpoint_id, uep.id, new)
     return taskstore.function_codes(tx, {task.function_id for task in new})
 
@@ -204,7 +206,7 @@ async def submit(
     except BrokerDown as e:
         raise unavailable(str(e)) from None
     new = _new_tasks(body)
-    async with service.locks[uep.id]:
+    async with service.locks.of(uep.id):
         codes = await service.db.awrite(_store, caller, group_id, body.create_queue, uep, new)
         service.dispatcher.send(
             Outgoing(t.id, uep.id, codes[t.function_id], t.payload, t.headers) for t in new

@@ -287,6 +287,17 @@ def counts(tx: Connection, endpoint_id: str) -> dict[int, int]:
     return {row[0]: row[1] for row in tx.execute(query.group_by(tasks.c.state))}
 
 
-def expire(tx: Connection, before: float) -> None:
-    """Forget the tasks that finished before a time."""
-    tx.execute(tasks.delete().where(tasks.c.state == DONE, tasks.c.finished < before))
+def expire(tx: Connection, before: float) -> int:
+    """Forget a piece of the tasks that finished before a time. Returns how many."""
+    query = select(tasks.c.id).where(tasks.c.state == DONE, tasks.c.finished < before)
+    ids = list(tx.execute(query.limit(CHUNK)).scalars())
+    return tx.execute(tasks.delete().where(tasks.c.id.in_(ids))).rowcount
+
+
+def forget_groups(tx: Connection, before: float) -> int:
+    """Forget a piece of the groups without tasks that were made before a time. Returns how
+    many."""
+    empty = ~select(tasks.c.id).where(tasks.c.group_id == task_groups.c.id).exists()
+    query = select(task_groups.c.id).where(task_groups.c.created < before, empty)
+    ids = list(tx.execute(query.limit(CHUNK)).scalars())
+    return tx.execute(task_groups.delete().where(task_groups.c.id.in_(ids))).rowcount

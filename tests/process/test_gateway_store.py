@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -28,10 +29,13 @@ from mepd.gateway import (
     names,
     registry,
     schema,
+    service,
     starts,
+    submit,
     taskstore,
 )
 from mepd.gateway.brokeraccounts import MEP, SDK, UEP, Account
+from mepd.gateway.config import Settings
 from mepd.gateway.database import Database
 from mepd.gateway.failures import ApiError, StoreUnavailable
 from mepd.gateway.login import ends
@@ -379,6 +383,96 @@ def test_finished_tasks_expire(tx: Connection) -> None:
     taskstore.finish(tx, [("1", "u", b"r")])
     taskstore.expire(tx, time.time() + 1)
     assert taskstore.get_tasks(tx, ["1", "2"], "me").keys() == {"2"}
+
+
+def new_uep(tx: Connection, name: str, created: float = 0.0, online_until: float = 0.0) -> str:
+    ident = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+    registry.put_uep(tx, ident, "e", "me", {"name": name}, {})
+    times = {"created": created, "online_until": online_until}
+    tx.execute(update(schema.ueps).where(schema.ueps.c.id == ident).values(**times))
+    return ident
+
+
+def test_user_endpoints_that_nobody_uses_are_forgotten(tx: Connection) -> None:
+    """There is one for each configuration that anybody has ever submitted with."""
+    account, _ = brokeraccounts.issue(tx, UEP, new_uep(tx, "over"))
+    tx.execute(update(schema.broker_accounts).values(created=5.0))
+    kept = [new_uep(tx, "young", created=20.0), new_uep(tx, "online", online_until=20.0)]
+    kept += [new_uep(tx, "started"), new_uep(tx, "busy"), new_uep(tx, "done")]
+    brokeraccounts.issue(tx, UEP, kept[2])
+    add_tasks(tx, "1", uep=kept[3])
+    add_tasks(tx, "2", uep=kept[4])
+    taskstore.finish(tx, [("2", kept[4], b"r")])
+    assert registry.forget_ueps(tx, 10.0) == 1
+    assert registry.forget_ueps(tx, 10.0) == 0
+    assert brokeraccounts.find(tx, account) is None
+    assert set(tx.execute(select(schema.ueps.c.id)).scalars()) == set(kept)
+    taskstore.expire(tx, time.time() + 1)
+    assert registry.forget_ueps(tx, 10.0) == 1
+
+
+def test_a_user_endpoint_that_was_just_forgotten_gets_its_tasks(tx: Connection) -> None:
+    """A submission has looked it up before; else nobody would look after its tasks."""
+    add_tasks(tx, "1")
+    ident = new_uep(tx, "over")
+    row = registry.get_uep(tx, ident)
+    assert row is not None and registry.forget_ueps(tx, 10.0) == 1
+    new = [NewTask("2", "f", "payload", {})]
+    caller = accounts.Caller("me", "me", "me@example.org", frozenset(), None)
+    submit._store(tx, caller, "g", False, starts.uep_of(row), new)
+    again = registry.get_uep(tx, ident)
+    assert again is not None and again.config == {"name": "over"}
+    assert registry.forget_ueps(tx, time.time() + 1) == 0
+
+
+def test_none_is_forgotten_while_tasks_come_for_it(postgres: Postgres) -> None:
+    """SQLite has one writer at a time."""
+    db = Database(postgres.create("forgotten"))
+    db.create()
+    ident = db.write(new_uep, "over")
+    with db.engine.begin() as submission:
+        registry.put_uep(submission, ident, "e", "me", {"name": "over"}, {})
+        assert db.write(registry.forget_ueps, 10.0) == 0
+        add_tasks(submission, "1", uep=ident)
+    assert db.write(registry.forget_ueps, 10.0) == 0
+    assert db.read(registry.get_uep, ident) is not None
+    db.close()
+
+
+def test_groups_without_tasks_are_forgotten(tx: Connection) -> None:
+    add_tasks(tx, "1")
+    for group in ("g", "empty"):
+        taskstore.put_group(tx, group, "me", True)
+    assert taskstore.forget_groups(tx, time.time() - 60) == 0
+    assert taskstore.forget_groups(tx, time.time() + 60) == 1
+    assert taskstore.get_group(tx, "g") is not None
+
+
+def test_what_is_over_is_forgotten_in_pieces(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, each in a transaction of its own: else all writers would wait for long."""
+    db = Database(url)
+    db.create()
+    monkeypatch.setattr(taskstore, "CHUNK", 2)
+    ids = [str(n) for n in range(5)]
+    db.write(add_tasks, *ids, "open")
+    db.write(taskstore.finish, [(i, "u", b"r") for i in ids])
+    pieces: list[int] = []
+
+    def expire(tx: Connection, before: float) -> int:
+        pieces.append(taskstore_expire(tx, before))
+        return pieces[-1]
+
+    taskstore_expire = taskstore.expire
+    monkeypatch.setattr(taskstore, "expire", expire)
+    broker = names.PublicBroker("127.0.0.1", 1)
+    settings = Settings("127.0.0.1", 1, url, "127.0.0.1", 1, "u", "p", broker)
+    later = time.time() + settings.keep_results + 60
+    asyncio.run(service.Service(settings, db).forget(later))
+    assert pieces == [2, 2, 1, 0]
+    assert db.read(taskstore.get_tasks, [*ids, "open"], "me").keys() == {"open"}
+    db.close()
 
 
 def test_broker_accounts_end_in_turn(tx: Connection) -> None:

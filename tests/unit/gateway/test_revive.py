@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mepd.gateway import registry, revive, taskstore
+from mepd.gateway.locks import Locks
 from mepd.gateway.presence import Presence
 from mepd.gateway.revive import Reviver
 from mepd.wire import message
@@ -34,7 +34,7 @@ def test_A3_one_that_is_silent_in_an_alarm_of_the_broker_is_not_given_up(
     async def run() -> None:
         any_: Any = None
         store: Any = Store()
-        reviver = Reviver(store, any_, Presence(), any_, 1.0, defaultdict(asyncio.Lock))
+        reviver = Reviver(store, any_, Presence(), any_, 1.0, Locks())
 
         async def strike(uep_id: str) -> int:
             revived.append(uep_id)
@@ -81,8 +81,7 @@ class Life:
         self.texts: list[str] = []
         any_: Any = self
         store: Any = self.tasks
-        locks: Any = defaultdict(asyncio.Lock)
-        self.reviver = Reviver(store, any_, self.presence, any_, 0.01, locks)
+        self.reviver = Reviver(store, any_, self.presence, any_, 0.01, Locks())
         self.reviver.relay = any_
         self.session = self
         monkeypatch.setattr(revive, "is_listening", self.is_listening)
