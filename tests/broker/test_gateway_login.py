@@ -317,6 +317,8 @@ def test_forms_of_other_sites_are_refused(site: Site, harper: User) -> None:
         (good, {}, None),
         (good, {"Origin": "https://evil.example"}, browser.http.cookies),
         (good, {"Origin": "null"}, browser.http.cookies),
+        (good, {"Origin": "http://["}, browser.http.cookies),
+        (good, {"Origin": "http://[::1"}, browser.http.cookies),
     ):
         answer = requests.post(
             login, data=form, headers=headers, cookies=jar, timeout=30, allow_redirects=False

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -17,6 +21,7 @@ from gateway_fixtures import Site, poll, unique
 from login_fixtures import Browser, person, start_without_broker
 from rabbit import free_port, server_script
 
+from mepd.gateway.login.desk import BEGUN_AT_ONCE
 from tests.conftest import lines_with
 
 SDK_APP = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
@@ -188,6 +193,68 @@ def test_a_provider_that_is_away_and_comes(site: Site) -> None:
         assert not lines_with("secret-canary", lonely.log())
     finally:
         lonely.remove()
+
+
+class Silent(threading.Thread):
+    """A provider that takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.taken: list[socket.socket] = []
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.taken.append(self.listener.accept()[0])
+
+    def end(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.join(20)
+        self.listener.close()
+        for connection in self.taken:
+            connection.close()
+
+
+def test_a_provider_that_is_silent_holds_up_no_password() -> None:
+    silent = Silent()
+    silent.start()
+    site = gateway(f"http://127.0.0.1:{silent.port}", "gw", "x", passwords=True)
+    try:
+        start_without_broker(site)
+        user = person(site, unique("local"))
+        browser = Browser()
+        browser.get(asked(site)[1])
+        url = f"{site.url}/v2/web/login?provider=external"
+        with ThreadPoolExecutor(40) as pool:  # more than asyncio has threads
+            waiting = [pool.submit(requests.get, url, timeout=60) for _ in range(40)]
+            try:
+                poll(lambda: len(silent.taken) >= 4, "questions to the provider")
+                assert "Allow access?" in browser.log_in(user.username).text
+                assert not any(one.done() for one in waiting), "it did not wait for them"
+            finally:
+                silent.end()
+            assert {one.result().status_code for one in waiting} == {503}
+    finally:
+        site.remove()
+
+
+def test_logins_begun_without_end_are_refused(provider: str) -> None:
+    """Each is kept for an hour, and takes no login to begin."""
+    site = gateway(provider, "gateway", "any")
+    try:
+        start_without_broker(site)
+        url = f"{site.url}/v2/web/login"
+        seen: list[requests.Response] = []
+        with requests.Session() as http:
+            while not seen or seen[-1].status_code == 303 and len(seen) < 5 * BEGUN_AT_ONCE:
+                seen.append(http.get(url, timeout=30, allow_redirects=False))
+        assert seen[-1].status_code == 429 and int(seen[-1].headers["Retry-After"]) > 0
+        assert "<script" not in seen[-1].text and "Too many logins" in seen[-1].text
+        assert len(seen) > BEGUN_AT_ONCE
+    finally:
+        site.remove()
 
 
 def test_another_gateway_is_the_provider() -> None:

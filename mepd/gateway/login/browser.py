@@ -88,7 +88,10 @@ def _same_origin(request: Request, service: Service) -> bool:
     if origin is None:
         return True
     here = {request.headers.get("host", ""), urlsplit(service.settings.public_url).netloc}
-    return urlsplit(origin).netloc in here and origin != "null"
+    try:
+        return urlsplit(origin).netloc in here and origin != "null"
+    except ValueError:
+        return False
 
 
 async def submitted(request: Request, service: Service, browser: Browser) -> dict[str, str]:

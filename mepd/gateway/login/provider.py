@@ -23,6 +23,8 @@ from mepd.gateway.login.config import OidcSettings
 
 TIMEOUT_S = 10.0
 DISCOVERY_S = 3600.0
+AWAY_S = 5.0
+"""For which a provider that has not answered is not asked again."""
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 LEEWAY_S = 60
 
@@ -82,6 +84,7 @@ class Provider:
         self._redirect_uri = redirect_uri
         self._document: dict[str, Any] = {}
         self._document_until = 0.0
+        self._away_until = 0.0
         self._keys: KeySet | None = None
 
     def _get(self, url: str, token: str | None = None) -> dict[str, Any]:
@@ -103,7 +106,13 @@ class Provider:
         """OpenID Connect Discovery 1.0, kept for an hour. Raises ProviderError."""
         if time.monotonic() >= self._document_until:
             issuer = self.settings.issuer
-            found = self._get(issuer.rstrip("/") + "/.well-known/openid-configuration")
+            if time.monotonic() < self._away_until:
+                raise ProviderError("the provider did not answer just now")
+            try:
+                found = self._get(issuer.rstrip("/") + "/.well-known/openid-configuration")
+            except ProviderError:
+                self._away_until = time.monotonic() + AWAY_S
+                raise
             if found.get("issuer") != issuer:
                 raise ProviderError("the provider calls itself by another issuer")
             self._document, self._keys = found, None

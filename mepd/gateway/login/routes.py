@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from mepd.errors import ConfigError
 from mepd.gateway import accounts
 from mepd.gateway.callers import ServiceDep
+from mepd.gateway.failures import ApiError
 from mepd.gateway.login import attempts, external, pages, passwords, sessions
 from mepd.gateway.login.browser import (
     CALLBACK,
@@ -164,9 +165,16 @@ def _logged_in(target: str, secret: str, browser: Browser) -> Response:
 async def _to_provider(request: Request, service: Service, browser: Browser) -> Response:
     provider = service.desk.provider
     assert provider is not None
+    host = request.client.host if request.client is not None else ""
+    try:
+        service.desk.begun.take(host)
+    except ApiError as e:
+        answer = pages.problem("Sign in", "Too many logins were begun from your address.", 429)
+        answer.headers.update(e.headers())
+        return answer
     fresh = request.query_params.get("fresh") == "1"
     try:
-        started = await asyncio.to_thread(provider.start, fresh)
+        started = await service.desk.ask(lambda: provider.start(fresh))
     except ProviderError as e:
         log.error("login by %s: %s", provider.settings.issuer, e)
         return pages.problem("Sign in", f"{provider.settings.name} cannot be reached.", 503)
@@ -204,8 +212,8 @@ async def callback(request: Request, service: ServiceDep) -> Response:
         return pages.problem("Sign in", f"{provider.settings.name} has refused the login.", 403)
     old = browser.session.secret if browser.session is not None else None
     try:
-        claims = await asyncio.to_thread(
-            provider.finish, query["code"], pending.verifier, pending.nonce_hash
+        claims = await service.desk.ask(
+            lambda: provider.finish(query["code"], pending.verifier, pending.nonce_hash)
         )
         secret = await service.db.awrite(_external, claims, service, old, pending.fresh)
     except ProviderError as e:
