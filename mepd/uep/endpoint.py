@@ -66,7 +66,8 @@ class Endpoint:
             frozenset(allowed) if allowed is not None else None,
             config.retry_lost_tasks,
         )
-        journal = Journal(folder / JOURNAL)
+        self._prefetch = 2 * config.engine.max_workers + PREFETCH_SPARE
+        journal = Journal(folder / JOURNAL, self._prefetch)
         self._syncer = Syncer(self._loop, journal.sync, lambda e: self._desk.not_written(e))
         self._desk = TaskDesk(
             policy, journal, ResultStore(folder), self._moved,
@@ -118,9 +119,8 @@ class Endpoint:
             ready=self._on_ready,
             refused=self._on_refused,
         )
-        prefetch = 2 * self._engine.capacity + PREFETCH_SPARE
         creds, port = self._credentials.current, self._config.amqp_port
-        return Broker(self._loop, creds, port, prefetch, events)
+        return Broker(self._loop, creds, port, self._prefetch, events)
 
     # --- start ------------------------------------------------------------------------
     def run(self) -> int:

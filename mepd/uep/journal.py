@@ -17,7 +17,8 @@ from pathlib import Path
 from mepd.uep import files
 
 _LINE = re.compile(rb"([BF]) ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-FINISHED_KEPT = 2048  # acks of so many finished tasks may have been lost on their way
+FINISHED_KEPT = 2048
+"""Finished tasks that it knows, at the least."""
 COMPACT_LINES = 16384
 READ_MAX = 4 * 1024 * 1024
 """Bytes; a larger file is none of ours, which are compacted long before. Its end counts."""
@@ -33,8 +34,10 @@ class Past(enum.Enum):
     FINISHED = "finished"
 
 
-def replay(data: bytes) -> tuple[dict[str, None], dict[str, None]]:
-    """The tasks begun and not finished, and the latest finished ones, oldest first.
+def replay(
+    data: bytes, kept: int = FINISHED_KEPT
+) -> tuple[dict[str, None], dict[str, None]]:
+    """The tasks begun and not finished, and the latest ``kept`` finished ones, oldest first.
 
     A line cut short by a crash is skipped.
     """
@@ -51,7 +54,7 @@ def replay(data: bytes) -> tuple[dict[str, None], dict[str, None]]:
         else:
             begun.pop(task_id, None)
             finished[task_id] = None
-            if len(finished) > FINISHED_KEPT:
+            if len(finished) > kept:
                 del finished[next(iter(finished))]
     return begun, finished
 
@@ -59,14 +62,16 @@ def replay(data: bytes) -> tuple[dict[str, None], dict[str, None]]:
 class Journal:
     """The journal at ``path``. Methods that write raise OSError.
 
-    What the disk did not take is written with what follows, or by flush().
+    What the disk did not take is written with what follows, or by flush(). ``unacked`` is
+    how many deliveries there can be at once: acks of so many finished tasks may be lost.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unacked: int = 0) -> None:
         self._path = path
+        self._kept = max(FINISHED_KEPT, unacked)
         self._fd = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         data, size = self._read()
-        self._begun, self._finished = replay(data)
+        self._begun, self._finished = replay(data, self._kept)
         self._lines = data.count(b"\n") if size == len(data) else size
         self._unwritten = bytearray()
         if data and not data.endswith(b"\n"):
@@ -99,7 +104,7 @@ class Journal:
         for task_id in ids:
             self._begun.pop(task_id, None)
             self._finished[task_id] = None
-        while len(self._finished) > FINISHED_KEPT:
+        while len(self._finished) > self._kept:
             del self._finished[next(iter(self._finished))]
         self._append(b"".join(b"F %s\n" % i.encode("ascii") for i in ids), len(ids))
 

@@ -57,6 +57,7 @@ class TaskFeed:
         self._channel: Channel | None = None
         self._consumer = ""
         self._registered = False
+        self._stopped = False
         self._generation = 0
         self._unacked: dict[int, None] = {}
 
@@ -83,6 +84,9 @@ class TaskFeed:
             is_up()
             self._on_up()
 
+        if self._stopped:  # a task that came on this channel would begin, and not end
+            is_up()
+            return
         channel.add_on_cancel_callback(self._on_cancel)
         channel.basic_qos(prefetch_count=self._prefetch)
         self._consumer = channel.basic_consume(
@@ -115,6 +119,7 @@ class TaskFeed:
 
     def stop(self) -> None:
         """Take no further task; what is unacked goes back when the channel closes."""
+        self._stopped = True
         if self._channel is not None and self._channel.is_open and self._consumer:
             self._channel.basic_cancel(self._consumer)
         self._consumer = ""

@@ -312,3 +312,14 @@ def test_R7_a_line_cut_short_keeps_no_next_life_from_its_start_on_a_full_disk(
     monkeypatch.setattr(os, "write", write)
     journal.begun([B])
     assert path.read_bytes().endswith(f"\nB {B}\n".encode())
+
+
+def test_as_many_finished_tasks_are_known_as_acks_may_be_lost(tmp_path: Path) -> None:
+    many = [str(uuid.uuid4()) for _ in range(module.FINISHED_KEPT + 3)]
+    journal = Journal(tmp_path / "j", unacked=len(many) - 1)
+    journal.begun(many)
+    journal.finished(many)
+    again = Journal(tmp_path / "j", unacked=len(many) - 1)
+    for known in (journal, again):
+        assert known.past(many[0]) is Past.UNKNOWN
+        assert {known.past(i) for i in many[1:]} == {Past.FINISHED}
