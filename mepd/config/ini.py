@@ -6,7 +6,7 @@ Every error names the file, the line and, for an unknown name, the nearest known
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mepd.config import inifile, values
@@ -33,13 +33,13 @@ MEPD: Keys = {
     "stopwaitsecs": values.seconds,
     "max_ueps": values.integer,
     "max_ueps_per_user": values.integer,
-    "start_timeout": values.seconds,
+    "start_timeout": values.timeout,
     "min_uid": values.optional_integer,
     "deny_users": values.names,
     "allow_groups": values.names,
     "mapped_name_pattern": values.pattern,
-    "mapper_timeout": values.positive_seconds,
-    "render_timeout": values.positive_seconds,
+    "mapper_timeout": values.timeout,
+    "render_timeout": values.timeout,
 }
 CONTROL: Keys = {"file": values.path, "chmod": values.mode, "chown": values.owner}
 SERVICE: Keys = {"url": values.url, "credentials": values.path}
@@ -79,16 +79,18 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         name: convert(found.sections.get(name, {}), keys, environ)
         for name, keys in LAYOUT.plain.items()
     }
+    endpoints = tuple(
+        EndpointSection(name=label, **convert(found.sections[name], ENDPOINT, environ))
+        for name, label in _labels(found, "endpoint")
+    )
+    _check_folders(endpoints, found)
     return Settings(
         path=path.absolute(),
         mepd=MepdSection(**plain["mepd"]),
         control=ControlSection(**plain["control"]),
         service=ServiceSection(**plain["service"]),
         metrics=MetricsSection(**plain["metrics"]),
-        endpoints=tuple(
-            EndpointSection(name=label, **convert(found.sections[name], ENDPOINT, environ))
-            for name, label in _labels(found, "endpoint")
-        ),
+        endpoints=endpoints,
         programs=tuple(
             ProgramSection(name=label, **convert(found.sections[name], PROGRAM, environ))
             for name, label in _labels(found, "program")
@@ -98,6 +100,16 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         patterns=tuple(found.patterns),
         environ=dict(environ),
     )
+
+
+def _check_folders(endpoints: Iterable[EndpointSection], found: Collected) -> None:
+    """A folder holds the identifier of one endpoint: two would take it from each other."""
+    owners: dict[Path, str] = {}
+    for endpoint in endpoints:
+        owner = owners.setdefault(endpoint.directory, endpoint.name)
+        if owner != endpoint.name:
+            value = found.sections[f"endpoint:{endpoint.name}"]["directory"]
+            raise value.error(f"{endpoint.directory} is that of [endpoint:{owner}], too")
 
 
 def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> ControlSection:

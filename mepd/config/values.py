@@ -13,6 +13,7 @@ from mepd.errors import ConfigError
 
 _SIZES = {"KB": 1024, "MB": 1024**2, "GB": 1024**3}
 _LOGS = ("file", "syslog", "journald", "stderr")
+TIMEOUT_MAX = 1_000_000
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -70,10 +71,11 @@ def seconds(value: Value) -> float:
     return float(value.text)
 
 
-def positive_seconds(value: Value) -> float:
+def timeout(value: Value) -> float:
+    """Seconds that the system can wait for: poll(2) takes 24 days."""
     number = seconds(value)
-    if not number:
-        raise value.error("must be above 0")
+    if not 0 < number <= TIMEOUT_MAX:
+        raise value.error(f"must be above 0, and {TIMEOUT_MAX:,} at the most")
     return number
 
 

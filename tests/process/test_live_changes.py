@@ -274,7 +274,8 @@ def test_D8_a_file_that_others_can_write_is_not_taken_over(mepd: Mepd) -> None:
     late = mepd.confd / "late.conf"
     late.write_text("")
     late.chmod(0o666)
-    late.write_text("[endpoint:late]\ndirectory = ../debug\n")
+    make_endpoint(mepd.dir / "late")
+    late.write_text("[endpoint:late]\ndirectory = ../late\n")
     mepd.soon("late.conf: is writable by others")
     assert "is writable by others" in mepd.refused("late.conf", "")
     assert "late" not in mepd.endpoints()

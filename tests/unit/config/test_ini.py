@@ -102,6 +102,8 @@ stopsignal = SIGQUIT
         ("[mepd]\nuser\n", "mepd.conf:2: neither a [section] nor key = value"),
         ("[endpoint:a]\n", "mepd.conf:1: [endpoint:a] needs directory"),
         ("[program:a]\nuser=x\n", "mepd.conf:1: [program:a] needs command"),
+        ("[endpoint:a]\ndirectory=x\n[endpoint:b]\nautostart=no\ndirectory=../%(ENV_HERE)s/x\n",
+         "mepd.conf:5: [endpoint:b] directory: x is that of [endpoint:a], too"),
         ("[endpoint:a/b]\ndirectory=/x\n", "mepd.conf:1: Invalid endpoint name: 'a/b'; up to"),
         ("[mepd]\nuser=%(ENV_NOPE)s\n", "mepd.conf:2: [mepd] user: %(ENV_NOPE)s is not known"),
         ("[mepd]\nuser=%(nope)s\n", "mepd.conf:2: [mepd] user: %(nope)s is not known"),
@@ -112,6 +114,9 @@ stopsignal = SIGQUIT
         ("[mepd]\nmax_ueps=1e3\n", "mepd.conf:2: [mepd] max_ueps: '1e3' is no whole number"),
         ("[mepd]\nmapped_name_pattern=[a\n", "mepd.conf:2: [mepd] mapped_name_pattern: '[a' is no"),
         ("[mepd]\nmapper_timeout=0\n", "mepd.conf:2: [mepd] mapper_timeout: must be above 0"),
+        ("[mepd]\nmapper_timeout=2500000\n", "mepd.conf:2: [mepd] mapper_timeout: must be above 0,"
+         " and 1,000,000 at the most"),
+        ("[mepd]\nstart_timeout=0\n", "mepd.conf:2: [mepd] start_timeout: must be above 0"),
         ("[mepd]\nloglevel=loud\n", "mepd.conf:2: [mepd] loglevel: 'loud' is not one of"),
         ("[mepd]\nlogfile=\n", "mepd.conf:2: [mepd] logfile: is empty"),
         ("[mepd]\nlogfile=~nobody-of-that-name/x\n", "mepd.conf:2: [mepd] logfile: '~nobody"),
@@ -128,7 +133,7 @@ stopsignal = SIGQUIT
     ],
 )
 def test_errors_name_the_place(tmp_path: Path, text: str, message: str) -> None:
-    assert fault(tmp_path, text).startswith(message)
+    assert fault(tmp_path, text, HERE=tmp_path.name).startswith(message)
 
 
 def test_line_numbers_survive_continuations_and_odd_separators(tmp_path: Path) -> None:
