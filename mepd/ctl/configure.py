@@ -29,6 +29,14 @@ def default_directory() -> Path:
     return Path(os.environ.get("GLOBUS_COMPUTE_USER_DIR") or Path.home() / ".globus_compute")
 
 
+def directory_of(config_dir: Path | None) -> Path:
+    """Where the endpoints' folders are: ``config_dir``, or the usual. Raises ControlError."""
+    try:
+        return (config_dir or default_directory()).expanduser().absolute()
+    except RuntimeError as e:  # ~NAME of nobody
+        raise ControlError(f"{config_dir or '~'}: {e}", os.EX_USAGE) from None
+
+
 @click.command("configure")
 @click.option("--multi-user", is_flag=True, help="A multi-user endpoint; mepd knows no other.")
 @config_dir_option
@@ -57,7 +65,7 @@ def configure_(
     if not multi_user or len(words) != 1:
         raise ControlError("usage: mepctl configure --multi-user NAME", os.EX_USAGE)
     (name,) = words
-    directory = (config_dir or default_directory()).expanduser().absolute()
+    directory = directory_of(config_dir)
     check_name(name)
     config = directory / name / "config.yaml"
     try:

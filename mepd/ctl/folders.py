@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mepd.config import ini
 from mepd.config.settings import Settings
-from mepd.ctl.configure import default_directory
+from mepd.ctl.configure import directory_of
 from mepd.ctl.main import DEFAULT_CONFIG, Target
 from mepd.errors import ControlError
 
@@ -48,7 +48,7 @@ def find(target: Target, name: str | None, config_dir: Path | None) -> Place:
         raise ControlError(f"say which endpoint is meant; configured are {known}", os.EX_USAGE)
     if config_dir is None and name in sections:
         return Place(name, sections[name], config)
-    directory = (config_dir or default_directory()).expanduser().absolute() / name
+    directory = directory_of(config_dir) / name
     if not directory.is_dir():
         raise ControlError(
             f"no endpoint {name} is configured, and there is no folder {directory}", os.EX_NOINPUT

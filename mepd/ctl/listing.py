@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -82,6 +83,13 @@ class Lister:
         return data
 
 
+def _a_number(_c: click.Context, _p: click.Parameter, value: float | None) -> float | None:
+    """Which a range takes for granted."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("'nan' is not a valid float range.")
+    return value
+
+
 @click.command("list")
 @click.option("--user", help="Only the user endpoints of this account.")
 @click.option(
@@ -96,7 +104,8 @@ class Lister:
     shell_complete=complete.words(SORT_KEYS),
 )  # fmt: skip
 @click.option(
-    "--watch", is_flag=False, flag_value=2.0, type=click.FloatRange(min=0.1), metavar="[SECONDS]",
+    "--watch", is_flag=False, flag_value=2.0, type=click.FloatRange(min=0.1, max=86400),
+    callback=_a_number, metavar="[SECONDS]",
     help="Again every 2 s, or so many seconds, until interrupted.",
 )  # fmt: skip
 @output.printed

@@ -12,7 +12,7 @@ import click
 
 from mepd.ctl import output, units
 from mepd.ctl.client import call
-from mepd.ctl.configure import config_dir_option, default_directory
+from mepd.ctl.configure import config_dir_option, directory_of
 from mepd.ctl.main import DEFAULT_CONFIG, Target, explain
 from mepd.ctl.output import Printer
 from mepd.errors import ConfigError, ControlError
@@ -62,7 +62,7 @@ def enable_on_boot_(
     With NAME, endpoint NAME is added to the configuration.
     """
     place = _place(target, root)
-    directory = (config_dir or default_directory()).expanduser().absolute() / (name or "")
+    directory = directory_of(config_dir) / (name or "")
     try:
         _enable(place, name, directory, out)
     except PermissionError as e:

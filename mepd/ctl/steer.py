@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mepd.ctl import complete, output
-from mepd.ctl.configure import config_dir_option, default_directory
+from mepd.ctl.configure import config_dir_option, directory_of
 from mepd.ctl.main import Target
 from mepd.ctl.output import Printer
 
@@ -74,7 +74,7 @@ def start_(target: Target, out: Printer, config_dir: Path | None, names: tuple[s
     An endpoint that mepd.conf(5) does not name is served from its folder until mepd ends;
     an [endpoint:NAME] section makes that lasting.
     """
-    parent = (config_dir or default_directory()).expanduser().absolute()
+    parent = directory_of(config_dir)
     named = config_dir is not None
     for name in names:
         _steer(target, out, "start", (name,), directory=str(parent / name), named=named)

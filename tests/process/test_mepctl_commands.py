@@ -332,6 +332,11 @@ Use the `start` subcommand to run it:
         assert done.stderr.startswith("mepctl: ") and done.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
 
+    def test_the_home_of_nobody(self) -> None:
+        done = mepctl("configure", "--config-dir", "~nosuch/x", "--multi-user", "a")
+        assert (done.returncode, done.stderr.count("\n")) == (os.EX_USAGE, 1)
+        assert done.stderr.startswith("mepctl: ~nosuch/x: ")
+
     def test_no_place_to_write(self) -> None:
         done = mepctl("configure", "--config-dir", "/proc/none", "--multi-user", "a")
         assert done.returncode == os.EX_CANTCREAT

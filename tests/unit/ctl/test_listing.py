@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from mepd.ctl import listing
+from mepd.ctl.main import main
 from mepd.ctl.output import Printer
 from mepd.errors import ControlError
 
@@ -62,3 +64,8 @@ def test_words_that_are_none() -> None:
     with pytest.raises(ControlError, match="no state 'GONE'; known are LAUNCHING"):
         listing.states("running,gone")
     assert listing.states(" running, Stopping,") == ["RUNNING", "STOPPING"]
+
+
+def test_no_number_is_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--watch", "nan"]) == os.EX_USAGE
+    assert "'nan' is not" in capsys.readouterr().err
