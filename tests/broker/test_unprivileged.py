@@ -185,7 +185,7 @@ def test_without_root_a_program_of_another_user_does_not_run(
     own.start(f"[program:p]\ncommand = /usr/bin/touch {out}\nuser = {jessie.name}\nstartretries=0")
     wait_for(lambda: "program p: " in own.log() and "gave up" in own.log())
     assert not out.exists()
-    assert f"only root can become {jessie.name}" in (own.folder / "program-p.log").read_text()
+    assert f"user = {jessie.name}: only root can become {jessie.name}" in own.log()
 
 
 @pytest.mark.parametrize("known", [True, False])
