@@ -6,14 +6,15 @@ import difflib
 import ipaddress
 import json
 import os
+import re
 import socket
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mepd.config import safeyaml
+from mepd.config.textfile import is_path
 from mepd.errors import ConfigError
 from mepd.gateway.login.config import (
     CLAIM_KEYS,
@@ -61,6 +62,10 @@ _BROKER_KEYS: dict[str, type | tuple[type, ...]] = {
     "public_port": int,
     "public_tls": bool,
 }
+_TIME_MAX = 1_000_000_000
+"""31 years: a time that far ahead can still be told and reckoned with."""
+_COUNT_MAX = 1_000_000_000_000
+_PORT_MAX = 65535
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,13 @@ class Settings:
     metrics_from: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
+def _most(key: str, kind: Any) -> int:
+    """The largest number that a key may have."""
+    if key in ("port", "public_port"):
+        return _PORT_MAX
+    return _COUNT_MAX if kind is int else _TIME_MAX
+
+
 def _check_keys(
     values: dict[Any, Any], known: dict[str, Any], where: str, path: Path
 ) -> None:
@@ -110,15 +122,21 @@ def _check_keys(
         wrong_bool = isinstance(value, bool) and known[key] is not bool
         if not isinstance(value, known[key]) or wrong_bool:
             raise ConfigError(f"{where}{key} has the wrong type", str(path))
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-            raise ConfigError(f"{where}{key} must be greater than 0", str(path))
+        if isinstance(value, str) and not is_path(value):
+            raise ConfigError(f"{where}{key} has a NUL", str(path))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            most = _most(key, known[key])
+            if not 0 < value <= most:  # nor is NaN
+                text = f"{where}{key} must be greater than 0, and at most {most:,}"
+                raise ConfigError(text, str(path))
 
 
 def _address(text: str, path: Path) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+    number = int(port) if re.fullmatch("[0-9]{1,5}", port) else 0
+    if not colon or not 0 < number <= _PORT_MAX:
         raise ConfigError(f"listen must be HOST:PORT, not {text[:80]!r}", str(path))
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", number
 
 
 ACCOUNT_NAMES = ("username", "password")
@@ -138,26 +156,25 @@ def read_credentials(
             value = json.load(file)
     except OSError as e:
         raise ConfigError(e.strerror or type(e).__name__, str(path)) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError("not JSON", str(path)) from None
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError("holds a password and is open to others; chmod 600", str(path))
     if not isinstance(value, dict) or not all(isinstance(value.get(n), str) for n in names):
         raise ConfigError(f"must be an object of {' and '.join(names)}", str(path))
+    if not all(is_path(value[name]) for name in names):
+        raise ConfigError("holds a NUL, or half a character", str(path))
     return value[names[0]], value[names[1]]
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError that names the file and the key."""
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = safeyaml.load(path.read_text("utf-8"), str(path))
     except OSError as e:
         raise ConfigError(e.strerror or type(e).__name__, str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError("not UTF-8", str(path)) from None
-    except yaml.YAMLError as e:
-        line = getattr(getattr(e, "problem_mark", None), "line", -1) + 1
-        raise ConfigError("not YAML", str(path), line) from None
     if not isinstance(document, dict):
         raise ConfigError("must be a mapping", str(path))
     _check_keys(document, _KEYS, "", path)
@@ -190,12 +207,19 @@ def _tls(document: dict[str, Any], host: str, path: Path) -> dict[str, str]:
     return given
 
 
-def _addresses(values: list[Any], path: Path) -> tuple[str, ...]:
-    """IP addresses. Raises ConfigError."""
-    try:
-        return tuple(str(ipaddress.ip_address(value)) for value in values)
-    except ValueError:
-        raise ConfigError("trusted_proxies must be a list of IP addresses", str(path)) from None
+def _addresses(values: list[Any], key: str, path: Path) -> tuple[str, ...]:
+    """IP addresses, as a connection's is written. A name or a network would fit none.
+
+    Raises ConfigError.
+    """
+    found = []
+    for value in values:
+        try:
+            found.append(str(ipaddress.ip_address(str(value))))
+        except ValueError:
+            text = f"{key} must be a list of IP addresses; {str(value)[:60]!r} is none"
+            raise ConfigError(text, str(path)) from None
+    return tuple(found)
 
 
 def _public_url(document: dict[str, Any], host: str, port: int, path: Path) -> str:
@@ -249,12 +273,11 @@ def _settings(document: dict[str, Any], broker: dict[str, Any], path: Path) -> S
         )
         if key in document
     }
-    for key in ("broker_auth_from", "metrics_from"):
+    for key in ("broker_auth_from", "metrics_from", "trusted_proxies"):
         if key in document:
-            optional[key] = tuple(str(a) for a in document[key])
+            optional[key] = _addresses(document[key], key, path)
     optional.update(_tls(document, host, path))
     optional.update(_login(document, path))
-    optional["trusted_proxies"] = _addresses(document.get("trusted_proxies", []), path)
     optional["public_url"] = _public_url(document, host, port, path)
     return Settings(
         host=host,

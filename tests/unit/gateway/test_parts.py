@@ -62,15 +62,54 @@ def test_defaults(folder: Path) -> None:
         ("broker:\n  credentials: admin.json\n", "database is missing"),
         ("database: x\n", "broker.credentials is missing"),
         ("database: x\nbroker:\n  credentials: none.json\n", "No such file"),
-        ("a: [\n", "gateway.yaml:2: not YAML"),
+        ("a: [\n", "gateway.yaml:2: "),
         ("[]", "must be a mapping"),
-        ("\x00", "not YAML"),
+        ("\x00", "characters are not allowed"),
+        (GOOD + "token_lifetime: .inf\n", "token_lifetime must be greater than 0, and at most"),
+        (GOOD + "start_timeout: .nan\n", "start_timeout must be greater than 0, and at most"),
+        (GOOD + f"keep_results: {10**10}\n", "keep_results must be greater than 0, and at most"),
+        (GOOD + f"body_max: {10**200}\n", "body_max must be greater than 0, and at most"),
+        (GOOD + "requests_burst: " + "9" * 400, "gateway.yaml:4: a number of 400 characters"),
+        (GOOD + "requests_burst: " + "9" * 5000, "a number of 5000 characters"),
+        (GOOD + "listen: localhost:" + "1" * 5000, "HOST:PORT"),
+        (GOOD + "  port: 70000\n", "broker.port must be greater than 0, and at most 65,535"),
+        (GOOD + "  public_port: 65536\n", "broker.public_port must be greater than 0"),
+        (GOOD + "broker_auth_from: [10.0.0.0/8]\n", "broker_auth_from must be a list of IP"),
+        (GOOD + "metrics_from: [localhost]\n", "metrics_from must be a list of IP"),
+        (GOOD + "metrics_from: [1]\n", "metrics_from must be a list of IP"),
+        (GOOD + "trusted_proxies: [true]\n", "trusted_proxies must be a list of IP"),
+        (GOOD + "a: " + "[" * 900, "gateway.yaml:4: nested too deeply"),
+        (GOOD + "start_timeout: 2001-99-99\n", "a value that is none"),
+        (GOOD + 'tls_key: "a\\0"\ntls_certificate: b\n', "tls_key has a NUL"),
     ],
 )
 def test_faults_are_named(folder: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(folder, text)
     assert message in str(raised.value)
+
+
+def test_addresses_are_as_a_connections_is_written(folder: Path) -> None:
+    text = GOOD + "broker_auth_from: ['0:0::1', 10.0.0.1]\nmetrics_from: ['FE80::1']\n"
+    settings = load(folder, text)
+    assert settings.broker_auth_from == ("::1", "10.0.0.1")
+    assert settings.metrics_from == ("fe80::1",)
+    assert settings.trusted_proxies == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "not JSON"),
+        ("{", "not JSON"),
+        ('{"username": "\\ud800", "password": "p"}', "half a character"),
+        ('{"username": "gw", "password": "\\u0000"}', "NUL"),
+    ],
+)
+def test_what_is_no_account_is_told(folder: Path, text: str, message: str) -> None:
+    (folder / "admin.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(folder, GOOD)
 
 
 def test_an_open_password_file_is_refused(folder: Path) -> None:
