@@ -26,6 +26,8 @@ from mepd.gateway.oauth.scopes import MANAGE_PROJECTS
 
 TOKEN_SCOPES = f"{accounts.COMPUTE_SCOPE} openid email profile {MANAGE_PROJECTS}"
 DAY_S = 86400.0
+DAYS_MAX = 36_500
+_LINE_MAX = 4096
 
 config_option = click.option(
     "--config", "-c", type=click.Path(path_type=Path), required=True, help="gateway.yaml"
@@ -48,7 +50,10 @@ def show(values: dict[str, Any], as_json: bool) -> None:
 
 
 def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    except (OverflowError, ValueError):  # of a version that took any number of days
+        return "the end of time"
 
 
 class AliasGroup(click.Group):
@@ -216,10 +221,16 @@ def token() -> None:
     """Bearer tokens."""
 
 
+def _days(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    if not 0 < value <= DAYS_MAX:  # nor is NaN
+        raise click.BadParameter(f"must be greater than 0, and at most {DAYS_MAX:,}")
+    return value
+
+
 @token.command("add")
 @config_option
 @click.argument("identity")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=30.0)
+@click.option("--days", type=float, default=30.0, callback=_days)
 @click.option("--scope", default=TOKEN_SCOPES, help="Scopes, separated by blanks.")
 @json_option
 def token_add(config: Path, identity: str, days: float, scope: str, as_json: bool) -> None:
@@ -249,7 +260,8 @@ def token_revoke(config: Path, token_id: str | None, identity: str | None) -> No
     if identity is not None:
         open_store(config).write(ends.log_out, identity)
         return
-    secret = token_id or sys.stdin.readline().strip()
+    line = b"" if token_id else sys.stdin.buffer.readline(_LINE_MAX)
+    secret = token_id or line.decode("ascii", "replace").strip()
     open_store(config).write(accounts.revoke_token, secret)
 
 

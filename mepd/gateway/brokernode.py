@@ -20,7 +20,6 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
@@ -28,6 +27,7 @@ from mepd.errors import ConfigError, MepdError
 from mepd.gateway import keys
 from mepd.gateway.config import read_credentials
 from mepd.gateway.names import CONSUMER_TIMEOUT_MS
+from mepd.gateway.urls import split
 from mepd.posix.process import die_with_parent
 
 SERVER_GLOB = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
@@ -213,8 +213,8 @@ def _start_epmd(environ: dict[str, str]) -> None:
 )
 def broker_config(directory: Path, port: int, gateway: str, credentials: Path) -> None:
     """Write the files of a private RabbitMQ node; prints its port."""
-    url = urlsplit(gateway)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    url = split(gateway)
+    if url is None or url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError("--gateway must be an http or https URL")
     chosen, epmd, dist = free_ports(3)
     node = Node(directory.absolute(), port or chosen, epmd, dist, gateway)

@@ -18,6 +18,7 @@ import setproctitle
 
 from mepd import __version__
 from mepd import log as mepd_log
+from mepd.config.textfile import is_path
 from mepd.errors import ConfigError, MepdError
 from mepd.gateway import admin, admin_users, brokernode
 from mepd.gateway.config import Settings, load
@@ -26,11 +27,21 @@ from mepd.posix.memory import give_back_large_blocks
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _check_text(values: dict[str, Any]) -> None:
+    """Raises UsageError for arguments that are not UTF-8, which no store can hold; a file's
+    name may be so."""
+    for name, value in values.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not is_path(text) for text in texts):
+            raise click.UsageError(f"{name} is not UTF-8")
+
+
 def _clean_errors(function: F) -> F:
     """Errors that mepd raises on purpose become one line and a sysexits(3) code."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        _check_text(kwargs)
         try:
             return function(*args, **kwargs)
         except ConfigError as e:

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mepd.errors import ConfigError
+from mepd.gateway.urls import split
 
 OIDC_KEYS: dict[str, type | tuple[type, ...]] = {
     "issuer": str,
@@ -54,11 +55,16 @@ class OidcSettings:
 
 def check_url(url: str, key: str, path: Path) -> str:
     """An https URL, or http on the loopback, without a final slash. Raises ConfigError."""
-    parts = urlsplit(url)
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not safe or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+    parts = split(url)
+    if parts is None or not _is_safe(parts):
         raise ConfigError(f"{key} must be an https URL (or http on the loopback)", str(path))
     return url.rstrip("/")
+
+
+def _is_safe(parts: SplitResult) -> bool:
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    more = parts.query or parts.fragment or "@" in parts.netloc
+    return bool(safe and parts.hostname and not more)
 
 
 def _domains(values: list[Any], path: Path) -> frozenset[str]:

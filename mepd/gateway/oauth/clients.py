@@ -19,6 +19,7 @@ from mepd.errors import ConfigError
 from mepd.gateway.authschema import apps, grants, redirect_uris
 from mepd.gateway.oauth.grants import revoke_grant
 from mepd.gateway.schema import clients
+from mepd.gateway.urls import split
 
 SDK_APP = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 """The id under which globus_compute_sdk 4.19 logs a person in."""
@@ -72,7 +73,9 @@ def find(tx: Connection, client_id: str) -> Application | None:
 
 def check_redirect(uri: str) -> str:
     """A redirect URI that may be registered. Raises ConfigError."""
-    parts = urlsplit(uri)
+    parts = split(uri)
+    if parts is None:
+        raise ConfigError(f"redirect URI {uri[:80]!r} is not acceptable")
     loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
         raise ConfigError(f"redirect URI {uri[:80]!r} must be https, or http on the loopback")

@@ -156,6 +156,9 @@ def test_where_a_login_may_lead(target: str, good: bool) -> None:
         "https://a.org/;x",
         "javascript:alert(1)",
         "https://a.org/" + "x" * 600,
+        "https://[",
+        "https://[x]/",
+        "https://a.org:99999/",
     ],
 )
 def test_g6_redirects_that_cannot_be_registered(uri: str) -> None:
@@ -321,6 +324,10 @@ def test_where_browsers_find_the_gateway(folder: Path) -> None:
     [
         (PLAIN + "public_url: http://gw.example.org\n", "public_url must be an https URL"),
         (PLAIN + "public_url: https://a@b\n", "public_url must be an https URL"),
+        (PLAIN + "public_url: http://[x\n", "public_url must be an https URL"),
+        (PLAIN + "public_url: https://a.org:99999\n", "public_url must be an https URL"),
+        (PLAIN + "public_url: https://a b\n", "public_url must be an https URL"),
+        (OIDC.replace("idp.example.org", "["), "oidc.issuer must be an https URL"),
         (PLAIN + "trusted_proxies: [localhost]\n", "trusted_proxies must be a list of IP"),
         (PLAIN + "password_login: false\n", "without password_login there must be oidc"),
         (PLAIN + "refresh_lifetime: 0\n", "greater than 0"),
