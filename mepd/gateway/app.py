@@ -60,7 +60,8 @@ def _http_error(_request: Request, error: Exception) -> Response:
 
 def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("%s %s: %s", request.method, request.url.path, error)
-    return _answer(unavailable(str(error)))
+    told = StoreUnavailable.TOLD if isinstance(error, StoreUnavailable) else str(error)
+    return _answer(unavailable(told))
 
 
 class Guard:

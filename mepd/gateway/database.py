@@ -29,6 +29,7 @@ READERS = 4
 BUSY_TIMEOUT_MS = 5000
 TRIES = 4
 """Of a transaction that another one got in the way of."""
+_WHY_MAX = 300
 _POSTGRESQL = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,  # ms; a host that has lost its power is not waited for
@@ -37,11 +38,40 @@ _POSTGRESQL = {
 
 
 def _parse(url: str) -> URL:
-    """Raises ArgumentError. PostgreSQL is spoken to by psycopg 3 unless the URL says else."""
-    parsed = make_url(url)
+    """PostgreSQL is spoken to by psycopg 3 unless the URL says else. Raises ConfigError, whose
+    text has nothing of the URL, as no place in it is safe for what may be a password."""
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError("database: is no URL of SQLAlchemy's") from None
+    signs = url.count("@") - (parsed.username is not None)
+    if signs > 0 and parsed.get_backend_name() != "sqlite":
+        raise ConfigError("database: an @ of a user's name or password must be written %40")
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _shown(url: URL) -> str:
+    """Which store it is, without what only its owner may know."""
+    shown = URL.create(
+        url.get_backend_name(), host=url.host, port=url.port, database=url.database
+    )
+    return shown.render_as_string()
+
+
+def _why(error: exc.SQLAlchemyError, url: URL) -> str:
+    """What the database says of an error that is not about rows, in one line."""
+    cause: BaseException = getattr(error, "orig", None) or error
+    name = type(cause).__name__
+    if isinstance(error, exc.IntegrityError):  # it quotes the row
+        return name
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)  # without details
+    text = " ".join(str(primary or (cause.args or [""])[0]).split())
+    secrets = [url.password, *(v for k, v in url.query.items() if "password" in k)]
+    if not text or any(secret and str(secret) in text for secret in secrets):
+        return name
+    return text[:_WHY_MAX]
 
 
 def _engine(url: URL) -> Engine:
@@ -103,10 +133,14 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self._named = _shown(parsed)
         try:
-            self.engine = _engine(_parse(url))
-        except (exc.ArgumentError, ImportError) as e:
+            self.engine = _engine(parsed)
+        except (ImportError, exc.NoSuchModuleError) as e:
             raise ConfigError(f"database: {e}") from None
+        except (exc.ArgumentError, ValueError, TypeError):
+            raise ConfigError(f"database: {self._named} is not usable") from None
         sqlite = self.engine.dialect.name == "sqlite"
         self.shared = not sqlite
         if sqlite:
@@ -118,7 +152,10 @@ class Database:
 
     def create(self) -> None:
         """Bring the tables to this version. Raises StoreUnavailable, ConfigError."""
-        self.write(migrate.upgrade)
+        try:
+            self.write(migrate.upgrade)
+        except _OUR_FAULT as e:  # such as an option that the driver does not know, or no right
+            raise ConfigError(f"database: {self._named}: {_why(e, self.engine.url)}") from e
 
     def _run(
         self,
@@ -139,8 +176,8 @@ class Database:
             except (exc.DBAPIError, exc.TimeoutError) as e:
                 if tries and _collided(e):
                     continue
-                name = type(getattr(e, "orig", None) or e).__name__
-                raise StoreUnavailable(f"the store is not available: {name}") from e
+                why = _why(e, self.engine.url)
+                raise StoreUnavailable(f"the store {self._named} is not available: {why}") from e
 
     def read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -41,7 +41,12 @@ class ApiError(MepdError):
 
 
 class StoreUnavailable(MepdError):
-    """The database is locked, full or gone; nothing of the request was written."""
+    """The database is locked, full or gone; nothing of the request was written.
+
+    Its text says which and why, for the administrator; ``TOLD`` is for anybody.
+    """
+
+    TOLD = "the store is not available"
 
 
 class BrokerDown(MepdError):

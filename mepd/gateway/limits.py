@@ -103,8 +103,8 @@ class BodyLimit:
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         try:
             owner = await self._owner_of(token.strip()) if scheme.lower() == "bearer" else None
-        except StoreUnavailable as e:
-            raise _Refused(unavailable(str(e))) from None
+        except StoreUnavailable:
+            raise _Refused(unavailable(StoreUnavailable.TOLD)) from None
         if owner is None:
             raise _Refused(unauthenticated())
         held.belongs_to(owner)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import Connection, exc
 
-from mepd.gateway import accounts, admin
+from mepd.gateway import accounts, admin, app
 from mepd.gateway.database import Database
+from mepd.gateway.failures import StoreUnavailable
 from mepd.gateway.main import main
 
 ANN = "ann@example.org"
@@ -84,3 +89,62 @@ def test_a_url_that_is_none_is_told(folder: Path) -> None:
         broker = ["broker-config", "--dir", str(folder / "b"), "--credentials", str(folder / "c")]
         refused(CliRunner().invoke(main, [*broker, "--gateway", url]), os.EX_CONFIG, "--gateway")
     assert not (folder / "b").exists()
+
+
+# --- a store that is none -------------------------------------------------------------
+PG = "postgresql://gw:canary@127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "texts"),
+    [
+        ("sqlite:///{}/none/x.db", os.EX_UNAVAILABLE, ("{}/none/x.db", "unable to open")),
+        ("sqlite:///{}/admin.json", os.EX_UNAVAILABLE, ("{}/admin.json", "not a database")),
+        (PG + "/mepd", os.EX_UNAVAILABLE, ("postgresql://127.0.0.1:1/mepd", "refused")),
+        (PG + "/mepd?sslkey=canary", os.EX_UNAVAILABLE, ("postgresql://127.0.0.1:1/mepd",)),
+        (PG + "/mepd?optoin=canary", os.EX_CONFIG, ("postgresql://127.0.0.1:1/mepd", "optoin")),
+        ("postgresql://gw:can@canary@127.0.0.1:1/mepd", os.EX_CONFIG, ("%40",)),
+        ("postgresql://gw/canary:canary@127.0.0.1:1/mepd", os.EX_CONFIG, ("%40",)),
+        ("postgresql://gw:canary@127.0.0.1:x/mepd", os.EX_CONFIG, ("database: is no URL",)),
+        ("sqlite:///x?timeout=canary", os.EX_CONFIG, ("database: sqlite:///x is not usable",)),
+        ("canary", os.EX_CONFIG, ("database: is no URL",)),
+        ("nosuch://gw:canary@h/mepd", os.EX_CONFIG, ("nosuch",)),
+    ],
+)
+def test_which_store_and_why_is_told_without_secrets(
+    folder: Path, database: str, code: int, texts: tuple[str, ...]
+) -> None:
+    configure(folder, database.format(folder))
+    result = run(folder, "identity", "list")
+    for text in texts:
+        refused(result, code, text.format(folder))
+    assert "canary" not in result.output and len(result.output.splitlines()) == 1
+
+
+def test_a_reason_that_has_the_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database("postgresql://gw:canary@127.0.0.1:1/mepd?sslpassword=bird")
+    for said in ("canary", "a bird of the store"):
+
+        def fail(_tx: Any, said: str = said) -> None:
+            raise exc.OperationalError("", {}, RuntimeError(said))
+
+        monkeypatch.setattr(db.engine, "begin", lambda: contextlib.nullcontext(None))
+        with pytest.raises(StoreUnavailable, match="not available: RuntimeError$"):
+            db.read(fail)
+    db.close()
+
+
+def test_what_anybody_is_told_names_no_store(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/x.db")
+
+    def fail(_tx: Connection) -> None:
+        raise exc.OperationalError("", {}, RuntimeError("the reason"))
+
+    with pytest.raises(StoreUnavailable) as raised:
+        db.read(fail)
+    db.close()
+    assert str(tmp_path) in str(raised.value) and "the reason" in str(raised.value)
+    request: Any = SimpleNamespace(method="GET", url=SimpleNamespace(path="/"))
+    answer = app._unavailable(request, raised.value)
+    assert answer.status_code == 503 and b"the store is not available" in answer.body
+    assert str(tmp_path).encode() not in answer.body and b"the reason" not in answer.body
