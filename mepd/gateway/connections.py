@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mepd.errors import ConfigError
 from mepd.gateway.failures import malformed
 
 HEAD_S = 20.0
@@ -273,10 +274,44 @@ class _Tls(SSLProtocol):
             self._inner.resume_writing()
 
 
+_MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
+
+def _certificate_is_good(path: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Raises ConfigError, which names the file at fault: OpenSSL does not."""
+
+    def no_passphrase() -> str:  # nobody is there to be asked for one
+        raise ConfigError("tls_key is encrypted", key)
+
+    try:
+        context.load_cert_chain(certificate, key, no_passphrase)
+    except ssl.SSLError as e:
+        if e.reason in _MISMATCHES:
+            raise ConfigError(f"tls_key is not that of {certificate}", key) from None
+        if not _certificate_is_good(certificate):
+            text = "tls_certificate is no PEM file of certificates"
+            raise ConfigError(text, certificate) from None
+        if e.reason is None:
+            raise ConfigError("tls_key is no PEM file of a private key", key) from None
+        text = f"tls_certificate, with tls_key {key}, is refused: {e.reason}"
+        raise ConfigError(text, certificate) from None
+    except OSError as e:
+        text = f"tls_certificate, or tls_key {key}: {e.strerror or type(e).__name__}"
+        raise ConfigError(text, certificate) from None
+
+
 def over_tls(certificate: str, key: str) -> Callable[..., asyncio.BaseProtocol]:
-    """In the place of ``Connection``. Raises OSError."""
+    """In the place of ``Connection``. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    _load_pair(context, certificate, key)
 
     def protocol(**kwargs: Any) -> asyncio.BaseProtocol:
         return _Tls(Connection(**kwargs), context)
