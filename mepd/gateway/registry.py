@@ -21,6 +21,11 @@ OWNED_MAX = 16 * 1024 * 1024
 """Bytes of all endpoints of one owner, since one answer lists them."""
 OWNED_MIN = 4096
 """What one counts for besides what may be large."""
+LOCK_S = 600
+"""How long a stopped endpoint stays stopped: long enough that a supervisor that starts it
+again at once does not succeed."""
+_AHEAD_S = 60
+"""By which the clock of another process may be ahead of ours."""
 _LARGE = ("meta", "admins", "allowed_functions")
 
 
@@ -101,9 +106,12 @@ def get_endpoint(tx: Connection, ident: str) -> Row[Any] | None:
 
 
 def check_lock(row: Row[Any]) -> None:
-    """Raises ApiError 423 for an endpoint that was stopped from afar a while ago."""
+    """Raises ApiError 423 for an endpoint that was stopped from afar a while ago.
+
+    A lock that lasts longer than any that is made is of a clock that was set back since.
+    """
     left = math.ceil(row.locked_until - time.time())
-    if left > 0:
+    if 0 < left <= LOCK_S + _AHEAD_S:
         raise ApiError(423, "ENDPOINT_LOCKED", f"Endpoint {row.id} is locked", left)
 
 

@@ -37,9 +37,6 @@ router = APIRouter(tags=["compute"], route_class=StrictRoute, responses=ERRORS)
 
 API_VERSION = "1.0.0"
 MIN_CLIENT_VERSION = "2.0.0"
-LOCK_S = 600
-"""How long a stopped endpoint stays stopped: long enough that a supervisor that starts it
-again at once does not succeed."""
 
 
 @router.get("/v2/version", response_model=str | Versions)
@@ -283,9 +280,9 @@ async def lock_endpoint(
     register nor be used."""
     if not registry.may_manage(endpoint, caller.identity_id):
         raise forbidden(f"Endpoint {endpoint.id} belongs to another identity")
-    await service.db.awrite(_lock, endpoint.id, time.time() + LOCK_S)
+    await service.db.awrite(_lock, endpoint.id, time.time() + registry.LOCK_S)
     await _cut_off(service, endpoint.id)
-    return {"endpoint_id": endpoint.id, "locked_for": LOCK_S}
+    return {"endpoint_id": endpoint.id, "locked_for": registry.LOCK_S}
 
 
 def _delete(tx: Connection, endpoint_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import time
@@ -611,6 +612,16 @@ def test_a_lease_of_a_clock_that_was_set_back_holds_nothing(tx: Connection) -> N
     tx.execute(update(schema.tasks).where(schema.tasks.c.id == "1").values(lease=ahead))
     assert [t.id for t in taskstore.claim_unsent(tx)] == ["1"]
     assert taskstore.claim_unsent(tx) == []
+
+
+def test_a_lock_of_a_clock_that_was_set_back_holds_nothing(tx: Connection) -> None:
+    ident = registry.add_endpoint(tx, "me", endpoint())
+    for ahead, locked in ((-1, False), (500, True), (86400, False)):
+        registry.update_endpoint(tx, ident, {"locked_until": time.time() + ahead})
+        row = registry.get_endpoint(tx, ident)
+        assert row is not None
+        with pytest.raises(ApiError, match="locked") if locked else contextlib.nullcontext():
+            registry.check_lock(row)
 
 
 def test_one_claim_is_bounded_in_bytes(tx: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
