@@ -82,11 +82,11 @@ def authentication(
     identity_id: str, claims: dict[str, Any], fresh: bool, now: float
 ) -> Authentication:
     """When the person has proved himself: as the provider says; if it does not, now for a
-    login that had to be fresh, else at a time unknown (0)."""
+    login that had to be fresh, else at a time unknown (0). So is one that is no time (NaN)."""
     told = claims.get("auth_time")
     when = now if fresh else 0.0
     if isinstance(told, (int, float)) and not isinstance(told, bool):
-        when = min(float(told), now)
+        when = float(min(told, now)) if told >= 0 else 0.0
     methods = claims.get("amr")
     factors = {m for m in methods if isinstance(m, str)} if isinstance(methods, list) else set()
     return Authentication(identity_id, when, bool(factors & _MFA))

@@ -5,21 +5,24 @@ Authlib makes the requests, joserfc checks the signature; these calls block.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.requests_client import OAuth2Session
+from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 
+from mepd.config.textfile import is_path
 from mepd.errors import MepdError
 from mepd.gateway import keys
 from mepd.gateway.login.config import OidcSettings
+from mepd.gateway.urls import split
 
 TIMEOUT_S = 10.0
 DISCOVERY_S = 3600.0
@@ -27,6 +30,18 @@ AWAY_S = 5.0
 """For which a provider that has not answered is not asked again."""
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 LEEWAY_S = 60
+_UNREADABLE = (
+    AuthlibBaseError,
+    JoseError,
+    UnsupportedAlgorithm,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What the libraries run into where an answer has another form than they expect."""
 
 
 class ProviderError(MepdError):
@@ -45,12 +60,27 @@ class Started:
 
 def _endpoint(document: dict[str, Any], name: str) -> str:
     value = document.get(name)
-    parts = urlsplit(value) if isinstance(value, str) else None
+    parts = split(value) if isinstance(value, str) else None
     loopback = parts is not None and parts.hostname in ("127.0.0.1", "::1", "localhost")
     if parts is None or not (parts.scheme == "https" or (loopback and parts.scheme == "http")):
         raise ProviderError(f"the provider's {name} is missing or not https")
     assert isinstance(value, str)
     return value
+
+
+def _key_set(document: dict[str, Any]) -> KeySet:
+    """The keys that are understood; others are none of ours (RFC 7517, section 5).
+
+    Raises ProviderError if there is none.
+    """
+    values = document.get("keys")
+    found: list[Key] = []
+    for value in values if isinstance(values, list) else ():
+        with contextlib.suppress(*_UNREADABLE):
+            found += KeySet([JWKRegistry.import_key(value)]).keys
+    if not found:
+        raise ProviderError("the provider has no keys that are understood")
+    return KeySet(found)
 
 
 def check_claims(claims: dict[str, Any], issuer: str, client_id: str, nonce_hash: str) -> None:
@@ -65,14 +95,14 @@ def check_claims(claims: dict[str, Any], issuer: str, client_id: str, nonce_hash
         raise ProviderError("the id token is for another client")
     if claims.get("azp", client_id) != client_id or (len(audiences) > 1 and "azp" not in claims):
         raise ProviderError("the id token is for another party")
-    if not isinstance(expires, (int, float)) or expires + LEEWAY_S < now:
+    if not isinstance(expires, (int, float)) or not expires + LEEWAY_S >= now:  # nor NaN
         raise ProviderError("the id token has expired")
-    if not isinstance(issued, (int, float)) or issued - LEEWAY_S > now:
+    if not isinstance(issued, (int, float)) or not issued - LEEWAY_S <= now:
         raise ProviderError("the id token is from the future")
     nonce = claims.get("nonce")
     if not isinstance(nonce, str) or not keys.matches(nonce, nonce_hash):
         raise ProviderError("the id token does not belong to this login")
-    if not isinstance(subject, str) or not 0 < len(subject) <= 255:
+    if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not is_path(subject):
         raise ProviderError("the id token names no subject")
 
 
@@ -96,7 +126,7 @@ class Provider:
             if answer.status_code != 200:
                 raise ProviderError(f"{url} answered {answer.status_code}")
             value = answer.json()
-        except (requests.RequestException, ValueError) as e:
+        except (requests.RequestException, ValueError, RecursionError) as e:
             raise ProviderError(f"{url}: {type(e).__name__}") from None
         if not isinstance(value, dict):
             raise ProviderError(f"{url} answered no object")
@@ -120,8 +150,8 @@ class Provider:
         return self._document
 
     def _session(self, document: dict[str, Any]) -> OAuth2Session:
-        methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        basic = "client_secret_basic" in methods
+        methods = document.get("token_endpoint_auth_methods_supported")
+        basic = not isinstance(methods, list) or "client_secret_basic" in methods
         session = OAuth2Session(
             self.settings.client_id,
             self.settings.client_secret,
@@ -151,12 +181,10 @@ class Provider:
         """The claims under a good signature; the keys are fetched again for a new one."""
         for attempt in (1, 2):
             if self._keys is None:
-                self._keys = KeySet.import_key_set(
-                    self._get(_endpoint(document, "jwks_uri"))  # type: ignore[arg-type]
-                )
+                self._keys = _key_set(self._get(_endpoint(document, "jwks_uri")))
             try:
                 return dict(jwt.decode(id_token, self._keys, algorithms=ALGORITHMS).claims)
-            except (JoseError, ValueError) as e:
+            except _UNREADABLE as e:
                 self._keys = None
                 if attempt == 2:
                     raise ProviderError(f"the id token is not acceptable: {e}") from None
@@ -173,7 +201,7 @@ class Provider:
                 grant_type="authorization_code",
                 timeout=TIMEOUT_S,
             )
-        except (AuthlibBaseError, requests.RequestException, ValueError) as e:
+        except (requests.RequestException, *_UNREADABLE) as e:
             raise ProviderError(f"the code was refused: {type(e).__name__}") from None
         if not isinstance(token.get("id_token"), str):
             raise ProviderError("the provider has given no id token")

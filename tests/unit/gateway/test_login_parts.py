@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
 from sqlalchemy import Connection
 
 from mepd.errors import ConfigError
@@ -16,7 +18,7 @@ from mepd.gateway.database import Database
 from mepd.gateway.login import attempts, external, passwords, sessions
 from mepd.gateway.login.browser import local_target
 from mepd.gateway.login.config import OidcSettings
-from mepd.gateway.login.provider import ProviderError, check_claims
+from mepd.gateway.login.provider import Provider, ProviderError, check_claims
 from mepd.gateway.oauth import clients, idtoken
 from mepd.gateway.oauth.grants import verifier_matches
 
@@ -237,6 +239,9 @@ GOOD: dict[str, Any] = {
         {"sub": ""},
         {"sub": 1},
         {"sub": "x" * 300},
+        {"sub": "a\ud800"},
+        {"exp": float("nan")},
+        {"iat": float("nan")},
     ],
 )
 def test_claims_that_are_not_believed(changes: dict[str, Any]) -> None:
@@ -280,6 +285,71 @@ def test_when_somebody_has_proved_himself() -> None:
     assert external.authentication("a", {}, False, NOW).time == 0, "nobody knows"
     future = external.authentication("a", {"auth_time": NOW + 9999}, False, NOW)
     assert future.time == NOW
+    for told, when in ((float("nan"), 0), (float("-inf"), 0), (float("inf"), NOW), (10**400, NOW)):
+        assert external.authentication("a", {"auth_time": told}, True, NOW).time == when
+
+
+# --- an external provider's keys ------------------------------------------------------
+KEY = RSAKey.generate_key(2048)
+PUBLIC = {**KEY.as_dict(private=False), "kid": "good"}
+ODD: dict[str, Any] = {
+    "curve": {**ECKey.generate_key("P-256").as_dict(private=False), "crv": "none", "kid": "odd"},
+    "okp": {"kty": "OKP", "crv": "none", "x": "AA", "kid": "odd"},
+    "point": {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "odd"},
+    "rsa": {"kty": "RSA", "n": "AA", "e": "AA", "kid": "odd"},
+    "untyped": {"kid": "odd"},
+    "list": {"kty": ["RSA"]},
+    "number": 1,
+}
+
+
+def verified(monkeypatch: pytest.MonkeyPatch, keys_: Any, kid: str = "good") -> dict[str, Any]:
+    """The claims of a token signed with KEY, at a provider that answers with these keys."""
+    provider = Provider(SETTINGS, "https://gw.example.org/")
+    monkeypatch.setattr(provider, "_get", lambda _url: keys_)
+    token = jwt.encode({"alg": "RS256", "kid": kid}, {"sub": "1"}, KEY, algorithms=["RS256"])
+    return provider._verified(token, {"jwks_uri": "https://idp.example.org/keys"})
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_a_providers_key_of_another_kind_costs_no_login(
+    monkeypatch: pytest.MonkeyPatch, odd: Any
+) -> None:
+    assert verified(monkeypatch, {"keys": [odd, PUBLIC]}) == {"sub": "1"}
+    with pytest.raises(ProviderError):
+        verified(monkeypatch, {"keys": [odd, PUBLIC]}, "odd")
+    with pytest.raises(ProviderError, match="no keys"):
+        verified(monkeypatch, {"keys": [odd]})
+
+
+@pytest.mark.parametrize("answer", [{}, {"keys": None}, {"keys": {}}, {"keys": "x"}])
+def test_a_provider_without_keys_is_told(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    with pytest.raises(ProviderError, match="no keys"):
+        verified(monkeypatch, answer)
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://idp.example.org:99999/", "ftp://x", None])
+def test_a_providers_address_that_is_none_is_told(
+    monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    provider = Provider(SETTINGS, "https://gw.example.org/")
+    monkeypatch.setattr(provider, "document", lambda: {"authorization_endpoint": url})
+    with pytest.raises(ProviderError, match="authorization_endpoint"):
+        provider.start(False)
+
+
+def test_a_provider_that_names_no_methods_gets_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {
+        "authorization_endpoint": "https://idp.example.org/a",
+        "token_endpoint_auth_methods_supported": None,
+    }
+    provider = Provider(SETTINGS, "https://gw.example.org/")
+    monkeypatch.setattr(provider, "document", lambda: found)
+    assert provider.start(False).url.startswith("https://idp.example.org/a?")
 
 
 # --- configuration --------------------------------------------------------------------
