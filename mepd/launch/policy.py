@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from mepd.config.launchplan import AccountPolicy
 from mepd.posix.accounts import Account
@@ -25,6 +25,14 @@ def name_refusal(name: str, policy: AccountPolicy) -> str | None:
         return f"mapped name {name[:64]!r} is not a plain user name"
     if name in policy.deny_users:
         return f"user {name!r} is in deny_users"
+    return None
+
+
+def denied_refusal(name: str, uid: int, denied: Mapping[int, str]) -> str | None:
+    """Why an account must not run a UEP that is one of ``denied`` (names by uid) under a
+    second name; None if it may."""
+    if uid in denied:
+        return f"user {name!r} has the uid of {denied[uid]!r}, which is in deny_users ({uid})"
     return None
 
 

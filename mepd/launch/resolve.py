@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
-from mepd.config.launchplan import LaunchPlan
+from mepd.config.launchplan import AccountPolicy, LaunchPlan
 from mepd.launch import mapping, policy
 from mepd.launch.bounds import bounded
 from mepd.launch.failure import StageError
@@ -86,12 +87,24 @@ def find_account(name: str, plan: LaunchPlan) -> Account:
     except KeyError:
         text = "Identity mapped to a local user name, but local user does not exist."
         raise _refuse(f"{text}\n  Local user name: {name}", request, text) from None
-    refusal = policy.account_refusal(name, account, plan.policy) or policy.group_refusal(
-        name, accounts.groups_of(account), plan.policy
+    refusal = (
+        policy.account_refusal(name, account, plan.policy)
+        or policy.denied_refusal(name, account.uid, _denied(plan.policy))
+        or policy.group_refusal(name, accounts.groups_of(account), plan.policy)
     )
     if refusal:
         raise _refuse(refusal, request)
     return account
+
+
+def _denied(rules: AccountPolicy) -> dict[int, str]:
+    """The accounts of ``deny_users`` by uid. Looked up at each start: the master waits for no
+    directory service, and an account may be made later than the list."""
+    found = {}
+    for name in rules.deny_users:
+        with contextlib.suppress(KeyError):  # a list may name what this machine has not
+            found[accounts.lookup(name).uid] = name
+    return found
 
 
 def template_identity(resolved: Resolved) -> dict[str, object]:

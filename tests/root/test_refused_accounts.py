@@ -91,3 +91,14 @@ def test_D4_who_shares_the_workers_group(jessie: User, tmp_path: Path) -> None:
     finally:
         remove_user(user)
     assert f"primary gid that belongs to mepd itself ({jessie.gid})" in reason
+
+
+def test_D4_a_second_name_of_a_denied_account(harper: User, tmp_path: Path) -> None:
+    policy = AccountPolicy(deny_users=("mt-nobody-has-this", harper.name))
+    assert "is in deny_users" in refused(harper.name, tmp_path, policy)
+    second = make_user("--non-unique", "--uid", str(harper.uid))
+    try:
+        reason = refused(second.name, tmp_path, policy)
+    finally:
+        remove_user(second)
+    assert f"has the uid of {harper.name!r}, which is in deny_users ({harper.uid})" in reason
