@@ -25,15 +25,20 @@ say() {
     echo "mepd: $*"
 }
 
-need() {
-    [ -x "$DAEMON" ] || { say "$DAEMON is not installed" >&2; exit 5; }
-    [ -r "$CONFIG" ] || { say "$CONFIG is missing or unreadable" >&2; exit 6; }
+need_root() {
     [ "$(id -u)" = 0 ] || { say "must be root" >&2; exit 4; }
 }
 
+need() {
+    [ -x "$DAEMON" ] || { say "$DAEMON is not installed" >&2; exit 5; }
+    [ -r "$CONFIG" ] || { say "$CONFIG is missing or unreadable" >&2; exit 6; }
+    need_root
+}
+
 # A running mepd holds its pidfile locked, so neither a stale file nor a reused pid misleads.
+# It is opened here because flock(1) would make one anew that mepd has just removed.
 running() {
-    [ -e "$PIDFILE" ] && ! flock --nonblock --shared "$PIDFILE" true
+    ! { flock --nonblock --shared 9 9<"$PIDFILE"; } 2>/dev/null && [ -e "$PIDFILE" ]
 }
 
 start() {
@@ -45,15 +50,19 @@ start() {
 
 stop() {
     running || { say "not running"; return 0; }
-    need
-    pid=$(cat "$PIDFILE")
-    kill -TERM "$pid"
-    flock --timeout "$STOP_TIMEOUT" --shared "$PIDFILE" true 2>/dev/null || {
+    need_root # and no more: mepd is to be stopped also when it has been removed
+    end 9<"$PIDFILE" || { running && return 1; }
+    say "stopped"
+}
+
+# The pidfile is descriptor 9, opened before mepd can remove it: its lock lasts as long as mepd.
+end() {
+    read -r pid <&9 && kill -TERM "$pid"
+    flock --timeout "$STOP_TIMEOUT" --shared 9 || {
         say "did not stop in $STOP_TIMEOUT s; killing it" >&2
         kill -KILL "$pid"
-        flock --timeout 5 --shared "$PIDFILE" true 2>/dev/null || return 1
+        flock --timeout 5 --shared 9
     }
-    say "stopped"
 }
 
 reload() {
@@ -70,10 +79,12 @@ force-reload)
     reload
     ;;
 restart)
+    need
     stop && start
     ;;
 try-restart)
     running || exit 0
+    need
     stop && start
     ;;
 status)
