@@ -149,14 +149,18 @@ def _add_endpoint(place: _Place, name: str, directory: Path) -> Path:
         )  # fmt: skip
     path = place.section(name)
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    with open(path, "x") as f:
-        os.fchmod(f.fileno(), 0o644)
-        f.write(f"; written by mepctl enable-on-boot\n[endpoint:{name}]\n"
-                f"directory = {str(directory).replace('%', '%%')}\n")  # fmt: skip
-    if not _is_configured(place, name):
-        path.unlink()
-        raise ConfigError(f"does not include conf.d/*.conf: add [endpoint:{name}] by hand",
-                          str(place.config))  # fmt: skip
+    f = open(path, "x")
+    try:
+        with f:
+            os.fchmod(f.fileno(), 0o644)
+            f.write(f"; written by mepctl enable-on-boot\n[endpoint:{name}]\n"
+                    f"directory = {str(directory).replace('%', '%%')}\n")  # fmt: skip
+        if not _is_configured(place, name):
+            raise ConfigError(f"does not include conf.d/*.conf: add [endpoint:{name}] by hand",
+                              str(place.config))  # fmt: skip
+    except BaseException:
+        path.unlink()  # else mepd would not start any more
+        raise
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -127,3 +128,40 @@ def test_a_path_with_blanks_and_percent_signs_is_one_word(tmp_path: Path) -> Non
     assert '--configuration "/etc/my \\"site\\"/100%%/mepd.conf"\n' in text
     with pytest.raises(ControlError):
         units.service_unit(Path("/etc/a\nExecStartPre=/bin/x"))
+
+
+def test_an_endpoint_that_makes_the_configuration_wrong_is_not_left_there(
+    system: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder is another endpoint's: mepd would not start with it."""
+    assert enable(system) == 0
+    conf = system / "etc/mepd/mepd.conf"
+    conf.write_text(conf.read_text() + "\n[endpoint:old]\ndirectory = /srv/gpu\n")
+    capsys.readouterr()
+    assert enable(system, "gpu") == os.EX_CONFIG
+    assert "/srv/gpu is that of [endpoint:" in capsys.readouterr().err
+    assert [e.name for e in ini.load(conf).endpoints] == ["old"]
+    assert not list((system / "etc/mepd/conf.d").iterdir())
+
+
+def test_a_section_that_cannot_be_written_is_not_left_there(
+    system: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert enable(system) == 0
+
+    def full(fd: int, mode: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fchmod", full)
+    assert enable(system, "gpu") == os.EX_CANTCREAT
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((system / "etc/mepd/conf.d").iterdir())
+
+
+def test_a_file_that_is_there_is_left_as_it_is(system: Path) -> None:
+    assert enable(system) == 0
+    other = system / "etc/mepd/conf.d/gpu.conf"
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("; somebody's\n")
+    assert enable(system, "gpu") == os.EX_CANTCREAT
+    assert other.read_text() == "; somebody's\n"
