@@ -39,7 +39,7 @@ class ConfigYaml:
     """The values of config.yaml. Every method raises ConfigError for a value that is none."""
 
     def __init__(self, text: str, path: Path) -> None:
-        self.values = safeyaml.load_mapping(text, str(path))
+        self.values = safeyaml.load_unique(text, str(path))
         self._text = text
         self._path = path
         for key in self.values:

@@ -82,16 +82,19 @@ def _read_included(files: dict[str, str], directory: Path) -> None:
 def _environment(text: str, path: str) -> dict[str, str]:
     """Flat names and values; everything becomes a string, as YAML's own scalars print."""
     out = {}
-    for name, value in safeyaml.load_mapping(text, path).items():
+    values = safeyaml.load_unique(text, path)
+    lines = safeyaml.lines(text)
+    for name, value in values.items():
+        line = lines.get(name, 0)
         if isinstance(value, (dict, list, set)):
-            raise ConfigError(f"{name}: values must not be nested", path)
+            raise ConfigError(f"{name}: values must not be nested", path, line)
         if not name or "=" in name or "\0" in name:
-            raise ConfigError(f"{name[:60]!r} is no name of a variable", path)
+            raise ConfigError(f"{name[:60]!r} is no name of a variable", path, line)
         if value is None:
             continue
         out[name] = str(value)
         if "\0" in out[name]:
-            raise ConfigError(f"{name}: holds a NUL", path)
+            raise ConfigError(f"{name}: holds a NUL", path, line)
     return out
 
 

@@ -9,6 +9,7 @@ which libyaml compares each with all others.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ DIRECTIVES_MAX = 100
 
 _NUMBER = re.compile(r"[-+]?(?:0x[0-9a-f_]+|0b[01_]+|[0-9_:.]+(?:e[-+]?[0-9]+)?)", re.I)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_NO_MAPPING = "is no mapping of names to values"
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -115,6 +118,65 @@ def load_mapping(text: str, name: str) -> dict[str, Any]:
     value = load(text, name)
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigError("is no mapping of names to values", name)
+    if not isinstance(value, dict):
+        raise ConfigError(_NO_MAPPING, name)
+    if not all(isinstance(key, str) for key in value):
+        raise _no_text(text, name)
     return value
+
+
+def load_unique(text: str, name: str) -> dict[str, Any]:
+    """As :func:`load_mapping`, and no mapping may have a key twice, at any depth: the loader
+    takes the last one without a word."""
+    values = load_mapping(text, name)
+    for mapping in _mappings(text):
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in mapping.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            first = lines.get((key.tag, key.value))
+            if first is not None:
+                shown = repr(key.value[:60])
+                raise ConfigError(f"{shown} stands in line {first}, too", name, _line(key))
+            lines[key.tag, key.value] = _line(key)
+    return values
+
+
+def lines(text: str) -> dict[str, int]:
+    """Where each name of a text that :func:`load_mapping` has loaded stands."""
+    return {key.value: _line(key) for key in _names(text)}
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1 if node.start_mark else 0
+
+
+def _no_text(text: str, name: str) -> ConfigError:
+    """The error for a key such as ``NO``, which is no text for YAML."""
+    for key in _names(text):
+        if key.tag not in (_TEXT, _MERGE):
+            shown = repr(str(key.value)[:60])
+            message = f"the key {shown} is no text for YAML: write it in quotes"
+            return ConfigError(message, name, _line(key))
+    return ConfigError(_NO_MAPPING, name)
+
+
+def _names(text: str) -> list[yaml.Node]:
+    """The keys of the whole document."""
+    root = yaml.compose(text, Loader=_LOADER)
+    return [key for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+
+
+def _mappings(text: str) -> Iterator[yaml.MappingNode]:
+    """Every mapping, once, however many aliases there are of it."""
+    todo, seen = [yaml.compose(text, Loader=_LOADER)], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        elif isinstance(node, yaml.MappingNode):
+            todo += [part for pair in node.value for part in pair]
+            yield node

@@ -392,7 +392,7 @@ BROKEN = [
     (TEMPLATE, "a: {{ A|no_such }}", f"{TEMPLATE}:1: no Jinja template: No filter named"),
     ("user_config_schema.json", '{"type": "text"}', "user_config_schema.json: no JSON schema"),
     ("user_config_schema.json", '{"$ref": "http://[::1]/"}', "user_config_schema.json: $ref to"),
-    ("user_environment.yaml", "A: [1]\n", "user_environment.yaml: A: values must not"),
+    ("user_environment.yaml", "A: [1]\n", "user_environment.yaml:1: A: values must not"),
     (
         "mapping.json",
         '[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings":'

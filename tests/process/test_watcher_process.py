@@ -214,7 +214,7 @@ def test_validation_names_file_line_and_reason(master: FakeMaster) -> None:
     error = master.validate({"config.yaml": "\ndisplay: x\n", **TEMPLATE})
     assert error.startswith("config.yaml:2: ")
     error = master.validate({"user_environment.yaml": "A: [b]\n", **TEMPLATE})
-    assert error.startswith("user_environment.yaml: A: ")
+    assert error.startswith("user_environment.yaml:1: A: ")
     remote = '{"$ref": "http://127.0.0.1:1/"}'
     error = master.validate({"user_config_schema.json": remote, **TEMPLATE})
     assert "outside the file" in error

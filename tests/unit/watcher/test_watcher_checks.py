@@ -68,7 +68,7 @@ def test_a_good_folder() -> None:
         ("config.yaml", "- a\n", "config.yaml: is no mapping"),
         ("config.yaml", "displayname: a\n", "config.yaml:1: "),
         ("config.yaml", BOMB, "config.yaml:"),
-        ("user_environment.yaml", "A: [b]\n", "user_environment.yaml: A: "),
+        ("user_environment.yaml", "A: [b]\n", "user_environment.yaml:1: A: "),
         ("user_environment.yaml", "a: &a [*a]\n", "user_environment.yaml"),
         ("user_config_schema.json", "{,}", "user_config_schema.json:1: "),
         ("user_config_schema.json", '{"type": "text"}', "no JSON schema: $.type"),
