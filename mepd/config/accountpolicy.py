@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from mepd.config import logindefs
 from mepd.config.launchplan import AccountPolicy
 from mepd.config.settings import Settings
-from mepd.errors import ConfigError
 from mepd.posix import accounts
 
 
@@ -17,7 +16,16 @@ def _gids(settings: Settings) -> tuple[int, ...] | None:
     try:
         return tuple(accounts.group_id(name) for name in names) if names else None
     except KeyError as e:
-        raise ConfigError(f"[mepd] allow_groups: {e.args[0]}", str(settings.path)) from None
+        raise settings.error("[mepd] allow_groups", f": {e.args[0]}") from None
+
+
+def _program_uid(settings: Settings, name: str, user: str) -> int:
+    try:
+        return accounts.lookup(user).uid
+    except KeyError:
+        raise settings.error(
+            f"[program:{name}] user", f" = {user}: there is no such account"
+        ) from None
 
 
 def account_policy(
@@ -27,13 +35,13 @@ def account_policy(
 
     Nor is who shares the primary group of one of mepd's own.
 
-    Raises ConfigError, or KeyError for the account of a program that does not exist.
+    Raises ConfigError, also for an account or group that does not exist.
     """
     section = settings.mepd
     own = {0, *own_uids}
     for program in settings.programs:
         if program.user:
-            own.add(accounts.lookup(program.user).uid)
+            own.add(_program_uid(settings, program.name, program.user))
     return AccountPolicy(
         min_uid=logindefs.uid_min() if section.min_uid is None else section.min_uid,
         deny_users=section.deny_users,

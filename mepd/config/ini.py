@@ -98,6 +98,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         files=tuple(found.files),
         versions=tuple(found.versions),
         patterns=tuple(found.patterns),
+        places={v.key: (v.path, v.line) for s in found.sections.values() for v in s.values()},
         environ=dict(environ),
     )
 

@@ -42,7 +42,7 @@ class Layout:
         if not colon and section in self.plain:
             return self.plain[section]
         if colon and kind in self.named:
-            check_name(label, str(path), line)
+            check_name(label, str(path), line, kind)
             return self.named[kind]
         known = [*self.plain, *(f"{kind}:NAME" for kind in self.named)]
         raise ConfigError(

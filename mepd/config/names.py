@@ -12,13 +12,13 @@ UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,127}")
 
 
-def check_name(name: str, path: str = "", line: int = 0) -> None:
+def check_name(name: str, path: str = "", line: int = 0, kind: str = "endpoint") -> None:
     """Raises ConfigError unless ``name`` is fit for a folder, a section, a title and a log."""
     if UUID.fullmatch(name):
-        raise ConfigError(f"Invalid endpoint name: {name!r} is a UUID", path, line)
+        raise ConfigError(f"Invalid {kind} name: {name!r} is a UUID", path, line)
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
-            f"Invalid endpoint name: {name[:140]!r}; up to 128 letters, digits and _.+@-,"
+            f"Invalid {kind} name: {name[:140]!r}; up to 128 letters, digits and _.+@-,"
             " not beginning with a dot, a dash or a sign", path, line,
         )  # fmt: skip
 

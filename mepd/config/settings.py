@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mepd.errors import ConfigError
 from mepd.posix.rlimits import Limit
 
 
@@ -93,7 +94,8 @@ class ProgramSection:
 class Settings:
     """One consistent reading of the INI file and all that it includes.
 
-    ``versions`` belong to ``files``; ``patterns`` are what ``[include] files`` looks for.
+    ``versions`` belong to ``files``; ``patterns`` are what ``[include] files`` looks for;
+    ``places`` is where each key stands, by names such as ``[mepd] user``.
     ``environ`` is what %(ENV_X)s was taken from, for the next reading: mepd's own
     environment has less.
     """
@@ -108,7 +110,13 @@ class Settings:
     files: tuple[Path, ...] = ()
     versions: tuple[str, ...] = field(default=(), compare=False)
     patterns: tuple[str, ...] = field(default=(), compare=False)
+    places: Mapping[str, tuple[Path, int]] = field(default_factory=dict, repr=False, compare=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def error(self, key: str, message: str) -> ConfigError:
+        """The error about a key whose value can only be found wrong when it is used."""
+        path, line = self.places.get(key, (self.path, 0))
+        return ConfigError(key + message, str(path), line)
 
 
 @dataclass(frozen=True)

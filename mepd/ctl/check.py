@@ -108,11 +108,11 @@ def _account(settings: Settings) -> str:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise ConfigError(
-            f"[mepd] user = {name}: there is no such account (useradd --system {name})"
+        raise settings.error(
+            "[mepd] user", f" = {name}: there is no such account (useradd --system {name})"
         ) from None
     if entry.pw_uid == 0:
-        raise ConfigError("[mepd] user must not be root: the workers face the network")
+        raise settings.error("[mepd] user", " must not be root: the workers face the network")
     return f"{name} (uid {entry.pw_uid})"
 
 
@@ -129,7 +129,9 @@ def _control(settings: Settings) -> str:
             if name:
                 find_name(name)
         except KeyError:
-            raise ConfigError(f"[control] chown = {settings.control.chown}: no {name}") from None
+            raise settings.error(
+                "[control] chown", f" = {settings.control.chown}: no {name}"
+            ) from None
     administrators = f"root and the group {group}" if group else "root"
     return f"{settings.control.file}; administrators are {administrators}"
 

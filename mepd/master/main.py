@@ -97,13 +97,13 @@ def _worker_account(settings: Settings) -> Account:
     try:
         account = accounts.lookup(settings.mepd.user)
     except KeyError:
-        text = f"[mepd] user = {settings.mepd.user}: there is no such account"
-        raise StartupError(f"{settings.path}: {text}", os.EX_CONFIG) from None
-    if account.uid == 0:
-        raise StartupError(
-            f"{settings.path}: [mepd] user must not be root: the workers face the network",
-            os.EX_CONFIG,
+        error = settings.error(
+            "[mepd] user", f" = {settings.mepd.user}: there is no such account"
         )
+        raise StartupError(str(error), os.EX_CONFIG) from None
+    if account.uid == 0:
+        error = settings.error("[mepd] user", " must not be root: the workers face the network")
+        raise StartupError(str(error), os.EX_CONFIG)
     return account
 
 
@@ -162,8 +162,6 @@ def _supervisor(
         raise StartupError(str(e), os.EX_CONFIG) from None
     except OSError as e:
         raise StartupError(f"the system refuses: {e.strerror}", os.EX_OSERR) from None
-    except KeyError as e:  # an account of a [program:x] that does not exist
-        raise StartupError(f"{settings.path}: {e.args[0]}", os.EX_CONFIG) from None
 
 
 def _listen(supervisor: Supervisor, settings: Settings) -> None:
@@ -176,9 +174,8 @@ def _listen(supervisor: Supervisor, settings: Settings) -> None:
             f"control socket {section.file}: {e.strerror or e}", os.EX_CANTCREAT
         ) from None
     except KeyError as e:
-        raise StartupError(
-            f"{settings.path}: [control] chown = {section.chown}: {e.args[0]}", os.EX_CONFIG
-        ) from None
+        error = settings.error("[control] chown", f" = {section.chown}: {e.args[0]}")
+        raise StartupError(str(error), os.EX_CONFIG) from None
 
 
 def _daemonize() -> daemon.Readiness:

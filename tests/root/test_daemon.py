@@ -142,6 +142,29 @@ def test_what_is_wrong_is_told_to_the_starter(
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("user = nobody", "user = root", "[mepd] user must not be root"),
+        ("user = nobody", "user = nosuch-x", "[mepd] user = nosuch-x: there is no such account"),
+        ("[control]", "[control]\nchown = nosuch-x", "[control] chown = nosuch-x: "),
+        ("[control]", "[control]\nchown = root:nosuch-x", "[control] chown = root:nosuch-x: "),
+        ("[mepd]", "[mepd]\nallow_groups = nosuch-x", "[mepd] allow_groups: "),
+        ("[control]", "[program:x]\ncommand = /bin/true\nuser = nosuch-x\n[control]",
+         "[program:x] user = nosuch-x: there is no such account"),
+    ],
+)  # fmt: skip
+def test_an_account_or_group_that_cannot_be_is_told_with_its_line(
+    daemon: Daemon, old: str, new: str, said: str
+) -> None:
+    text = daemon.conf.read_text().replace(old, new)
+    daemon.conf.write_text(text)
+    line = text.split("\n").index(new.removesuffix("\n[control]").split("\n")[-1]) + 1
+    done = daemon.start("-n")
+    assert done.returncode == os.EX_CONFIG
+    assert f"{daemon.conf}:{line}: {said}" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("old", "new", "code", "said"),
     [
         ("user = nobody", "user = root", os.EX_CONFIG, "[mepd] user must not be root"),

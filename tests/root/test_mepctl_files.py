@@ -182,8 +182,10 @@ class TestCheck:
         assert "unknown key 'logfle' in [mepd]; the nearest known is 'logfile'" in done.stdout
         site.conf.write_text("[mepd]\nuser = nosuchuser\n[control]\nchown = root:nosuchgroup\n")
         found = site.checks()
-        assert "there is no such account" in found["mepd.conf", "account of the workers"]["detail"]
+        detail = found["mepd.conf", "account of the workers"]["detail"]
+        assert detail.startswith(f"{site.conf}:2: ") and "there is no such account" in detail
         assert found["mepd.conf", "control socket"]["state"] == "error"
+        assert found["mepd.conf", "control socket"]["detail"].startswith(f"{site.conf}:4: ")
 
     def test_a_folder_by_name(self, site: Folder) -> None:
         assert ("gpu", "contents") in site.checks("gpu")

@@ -105,6 +105,7 @@ stopsignal = SIGQUIT
         ("[endpoint:a]\ndirectory=x\n[endpoint:b]\nautostart=no\ndirectory=../%(ENV_HERE)s/x\n",
          "mepd.conf:5: [endpoint:b] directory: x is that of [endpoint:a], too"),
         ("[endpoint:a/b]\ndirectory=/x\n", "mepd.conf:1: Invalid endpoint name: 'a/b'; up to"),
+        ("[program:a/b]\ncommand=x\n", "mepd.conf:1: Invalid program name: 'a/b'; up to"),
         ("[mepd]\nuser=%(ENV_NOPE)s\n", "mepd.conf:2: [mepd] user: %(ENV_NOPE)s is not known"),
         ("[mepd]\nuser=%(nope)s\n", "mepd.conf:2: [mepd] user: %(nope)s is not known"),
         ("[mepd]\nuser=50%\n", "mepd.conf:2: [mepd] user: a lone % must be written %%"),
