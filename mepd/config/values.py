@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal as signals
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,9 +183,23 @@ def environment(value: Value) -> tuple[tuple[str, str], ...]:
 
 
 def url(value: Value) -> str:
-    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", value.text):
-        raise value.error("is no http or https URL without user information")
+    """What can be asked, with the path of a route behind it. Not told: it may hold a secret."""
+    plain = value.text.isascii() and value.text.isprintable()
+    if not plain or not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", value.text):
+        raise value.error("is no http or https URL without user information, query or fragment")
+    if not _has_place(value.text):
+        raise value.error("names no host and port that there can be")
     return value.text.rstrip("/")
+
+
+def _has_place(address: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return False
+    host = re.fullmatch(r"(\[[^][]+\]|[^][:]+)(:\d*)?", parts.netloc)
+    return host is not None and port != 0
 
 
 def signal(value: Value) -> str:

@@ -125,6 +125,15 @@ stopsignal = SIGQUIT
         ("[control]\nchown=a:b:c\n", "mepd.conf:2: [control] chown: 'a:b:c' is not USER"),
         ("[service]\nurl=ftp://x\n", "mepd.conf:2: [service] url: is no http or https URL"),
         ("[service]\nurl=http://a:b@c\n", "mepd.conf:2: [service] url: is no http or https"),
+        ("[service]\nurl=http://h:x\n", "mepd.conf:2: [service] url: names no host and port"),
+        ("[service]\nurl=http://h:65536\n", "mepd.conf:2: [service] url: names no host and port"),
+        ("[service]\nurl=http://h:0\n", "mepd.conf:2: [service] url: names no host and port"),
+        ("[service]\nurl=http://:80/x\n", "mepd.conf:2: [service] url: names no host and port"),
+        ("[service]\nurl=http://[::1\n", "mepd.conf:2: [service] url: names no host and port"),
+        ("[service]\nurl=http://[::1]x:5\n", "mepd.conf:2: [service] url: names no host and"),
+        ("[service]\nurl=http://h/?a=b\n", "mepd.conf:2: [service] url: is no http or https URL"),
+        ("[service]\nurl=http://h#a\n", "mepd.conf:2: [service] url: is no http or https URL"),
+        ("[service]\nurl=http://h/\u00e9\n", "mepd.conf:2: [service] url: is no http or https"),
         ("[program:a]\ncommand='x\n", "mepd.conf:2: [program:a] command: No closing quotation"),
         ("[program:a]\ncommand=x\nenvironment=A\n", "mepd.conf:3: [program:a] environment: 'A'"),
         ("[program:a]\ncommand=x\nstopsignal=NOPE\n", "mepd.conf:3: [program:a] stopsignal: "),
@@ -231,3 +240,26 @@ class TestInclude:
         self.write(tmp_path, a="[endpoint:x]\ndirectory = /a\n")
         settings = load(tmp_path, "[include]\nfiles = conf.d/*.conf conf.d/a.conf\n")
         assert len(settings.endpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://h", "http://h"),
+        ("https://a.example.org:8443/base/", "https://a.example.org:8443/base"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        ("http://[fe80::1%%25eth0]", "http://[fe80::1%25eth0]"),
+        ("http://h:/x%%20y", "http://h:/x%20y"),
+    ],
+)
+def test_urls_of_a_service(tmp_path: Path, text: str, expected: str) -> None:
+    conf = tmp_path / "mepd.conf"
+    conf.write_text(f"[service]\nurl = {text}\n")
+    assert ini.load(conf).service.url == expected
+
+
+def test_a_url_that_is_wrong_is_not_told(tmp_path: Path) -> None:
+    """Somebody may have written a password into it."""
+    for text in ("http://me:canary", "http://me:canary@h", "http://h/?token=canary"):
+        assert "canary" not in fault(tmp_path, f"[service]\nurl = {text}\n")
