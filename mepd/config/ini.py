@@ -25,7 +25,7 @@ from mepd.errors import ConfigError
 MEPD: Keys = {
     "logfile": values.path,
     "logfile_maxbytes": values.size,
-    "logfile_backups": values.integer,
+    "logfile_backups": values.backups,
     "loglevel": values.level,
     "log_to": values.logs,
     "pidfile": values.path,

@@ -15,6 +15,7 @@ from mepd.errors import ConfigError
 _SIZES = {"KB": 1024, "MB": 1024**2, "GB": 1024**3}
 _LOGS = ("file", "syslog", "journald", "stderr")
 TIMEOUT_MAX = 1_000_000
+BACKUPS_MAX = 1_000
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -60,6 +61,14 @@ def integer(value: Value) -> int:
     if not re.fullmatch(r"\d{1,9}", value.text, re.ASCII):
         raise value.error(f"{value.text!r} is no whole number")
     return int(value.text)
+
+
+def backups(value: Value) -> int:
+    """Each of them is renamed whenever a log is rotated."""
+    number = integer(value)
+    if number > BACKUPS_MAX:
+        raise value.error(f"must be {BACKUPS_MAX:,} at the most")
+    return number
 
 
 def optional_integer(value: Value) -> int | None:

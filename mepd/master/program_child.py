@@ -58,10 +58,12 @@ def _exec(section: ProgramSection, account: Account | None, guard_pid: int) -> i
     os.setsid()
     os.umask(0o027)
     env = _environment(section, account)
+    what = f"directory {section.directory}"
     try:
         os.chdir(section.directory or "/")
+        what = section.command[0]
         process.die_with_parent(guard_pid)
         os.execvpe(section.command[0], list(section.command), env)
     except OSError as e:
-        sys.stderr.write(f"mepd: program {section.name}: {section.command[0]}: {e.strerror}\n")
+        sys.stderr.write(f"mepd: program {section.name}: {what}: {e.strerror}\n")
     return _NOT_EXECUTABLE

@@ -508,6 +508,16 @@ def test_an_account_of_a_program_that_there_is_not_is_named(
     assert "user = no-such-user: there is no such account" in p.description
 
 
+def test_the_folder_of_a_program_that_there_is_not_is_named(
+    loop: Loop, reaper: Reaper, tmp_path: Path
+) -> None:
+    p = program(loop, reaper, tmp_path, "exit 0", directory=tmp_path / "none", startretries=0)
+    p.start()
+    run_until(loop, lambda: p.state is ProgramState.FATAL)
+    log = (tmp_path / "program-p.log").read_text()
+    assert log == f"mepd: program p: directory {tmp_path}/none: No such file or directory\n"
+
+
 def test_a_program_that_ignores_its_signal_is_killed(
     loop: Loop, reaper: Reaper, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ stopsignal = SIGQUIT
         ("[mepd]\nmapper_timeout=0\n", "mepd.conf:2: [mepd] mapper_timeout: must be above 0"),
         ("[mepd]\nmapper_timeout=2500000\n", "mepd.conf:2: [mepd] mapper_timeout: must be above 0,"
          " and 1,000,000 at the most"),
+        ("[mepd]\nlogfile_backups=1001\n", "mepd.conf:2: [mepd] logfile_backups: must be 1,000"),
         ("[mepd]\nstart_timeout=0\n", "mepd.conf:2: [mepd] start_timeout: must be above 0"),
         ("[mepd]\nloglevel=loud\n", "mepd.conf:2: [mepd] loglevel: 'loud' is not one of"),
         ("[mepd]\nlogfile=\n", "mepd.conf:2: [mepd] logfile: is empty"),
