@@ -1,10 +1,15 @@
-"""A worker of a block, without a block: one that is stopped while it starts, or dies idle."""
+"""A worker of a block, without a block: one that is stopped while it starts, dies idle, or
+dies in the middle of a frame."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
+import socket
+import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,3 +101,41 @@ def test_a_worker_of_a_block_that_dies_idle_costs_no_task(start: Callable[[], Be
     wait_for(lambda: has_ended(pid), what="the worker's end")
     bench.submit(double, 2)
     assert bench.hear() == 4
+
+
+def dies_in_the_middle_of_a_frame() -> None:
+    """With a child that has all its descriptors, and stays."""
+    import os
+    import signal
+    import sys
+
+    if os.fork() == 0:
+        signal.pause()
+    os.write(int(sys.argv[1]), b"R")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_of_a_block_that_dies_in_the_middle_of_a_frame_is_told(
+    start: Callable[[], Bench],
+) -> None:
+    """Else its task would never end, and its slot take no other."""
+    bench = start()
+    bench.submit(dies_in_the_middle_of_a_frame)
+    assert "was killed by SIGKILL" in bench.hear()
+    bench.submit(double, 2)
+    assert bench.hear() == 4
+
+
+def test_a_worker_of_a_block_that_dies_before_it_has_read_its_task_is_told() -> None:
+    """Where something holds its socket open, a large task would wait for room without end."""
+    slot = Slot(WorkerPlan({}, {}), *[pytest.fail] * 4)  # type: ignore[arg-type]
+    said: queue.Queue[Any] = queue.Queue()
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(["true"]) as worker, contextlib.ExitStack() as both:
+        both.enter_context(ours)
+        both.enter_context(theirs)
+        wait_for(lambda: has_ended(worker.pid), what="the worker's end")
+        slot._process = worker
+        task = SlotTask(1, str(uuid.uuid4()), (), bytes(16 * 1024 * 1024))
+        threading.Thread(target=lambda: said.put(slot._run(ours, task)), daemon=True).start()
+        assert said.get(timeout=DEADLINE) is None

@@ -6,11 +6,10 @@ Bodies are the service's own messages, so that neither side packs them twice.
 from __future__ import annotations
 
 import json
-import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mepd.errors import WireError
 
@@ -86,7 +85,13 @@ class FrameBuffer:
             del buffer[:at]
 
 
-def _receive(sock: socket.socket, size: int) -> bytes:
+class Source(Protocol):
+    """What frames are read from: a blocking socket, or what stands for one."""
+
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+
+
+def _receive(sock: Source, size: int) -> bytes:
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:
@@ -97,7 +102,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def read(sock: socket.socket) -> Frame:
+def read(sock: Source) -> Frame:
     """The next frame of a blocking socket. Raises EOFError, WireError, OSError."""
     kind, header, body = _sizes(_receive(sock, _HEAD.size))
     parsed = _header(_receive(sock, header))

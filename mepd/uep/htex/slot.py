@@ -29,7 +29,7 @@ START_ATTEMPTS = 3
 START_TIME = 300.0
 """Seconds for a worker to be ready: all nodes of a job may load it from one disk at once."""
 LOOK_EVERY = 1.0
-"""Seconds between looks at a worker whose socket a descendant may hold open."""
+"""Seconds between looks at a worker on whose socket nothing moves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,31 @@ def _argv(fd: int) -> list[str]:
     if archive.endswith(".pyz"):
         return [sys.executable, archive, "worker", str(fd), str(os.getpid())]
     return [sys.executable, "-P", "-m", "mepd.uep.worker", str(fd), str(os.getpid())]
+
+
+class _Line:
+    """A worker's socket, on which nobody waits for a worker that has ended: what it forked
+    may hold its end open. EOFError then, also ``over`` seconds of time.monotonic()."""
+
+    def __init__(self, sock: socket.socket, pid: int, over: float = math.inf) -> None:
+        self._sock, self._pid, self._over = sock, pid, over
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        self._wait(([self._sock], [], []))
+        return self._sock.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            self._wait(([], [self._sock], []))
+            with contextlib.suppress(BlockingIOError):
+                left = left[self._sock.send(left, socket.MSG_DONTWAIT) :]
+
+    def _wait(self, what: tuple[list[Any], list[Any], list[Any]]) -> None:
+        while not any(select.select(*what, LOOK_EVERY)):
+            ended = has_ended(self._pid) and not any(select.select(*what, 0))
+            if ended or time.monotonic() > self._over:
+                raise EOFError
 
 
 class Slot(threading.Thread):
@@ -119,7 +144,7 @@ class Slot(threading.Thread):
 
     def _serve(self, sock: socket.socket) -> None:
         """Hand tasks to the worker for as long as it lives."""
-        if self._receive(sock, START_TIME) is None:
+        if not self._is_ready(sock):
             self._start_failed(f"{self._end(failures.NOT_READY)} while starting")
             return
         assert self._process is not None
@@ -144,26 +169,22 @@ class Slot(threading.Thread):
         header: dict[str, Any] = {"id": task.task_id, "serializers": list(task.serializers)}
         if task.environment:
             header["environment"] = task.environment
-        try:
-            sock.sendall(frames.pack(frames.Frame(frames.TASK, header, task.body)))
-        except OSError:
-            return None
-        frame = self._receive(sock)
-        return frame.body if frame is not None else None
-
-    def _receive(self, sock: socket.socket, patience: float = math.inf) -> frames.Frame | None:
-        """The worker's next frame; None if it has ended, or sends none for ``patience``."""
         assert self._process is not None
-        over = time.monotonic() + patience
-        while not select.select([sock], [], [], LOOK_EVERY)[0]:
-            if has_ended(self._process.pid) and not select.select([sock], [], [], 0)[0]:
-                return None
-            if time.monotonic() > over:
-                return None
+        line = _Line(sock, self._process.pid)
         try:
-            return frames.read(sock)
+            line.sendall(frames.pack(frames.Frame(frames.TASK, header, task.body)))
+            return frames.read(line).body
         except (EOFError, OSError, WireError):
             return None
+
+    def _is_ready(self, sock: socket.socket) -> bool:
+        """Whether the worker has said so, within START_TIME."""
+        assert self._process is not None
+        try:
+            frames.read(_Line(sock, self._process.pid, time.monotonic() + START_TIME))
+        except (EOFError, OSError, WireError):
+            return False
+        return True
 
     def _end(self, why: str = failures.HUNG_UP) -> str:
         """How the worker ended, once it has, and what it left in its group; ``why`` it is
