@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mepd.config import serializers
 from mepd.config.block import Block, unknown
 from mepd.errors import ConfigError
 
@@ -146,7 +147,9 @@ def _working_dir(block: Block, value: str | None) -> str:
 
 def _serializers(block: Block) -> tuple[str, ...]:
     key = "allowed_serializers"
-    return tuple(_for_workers(block, key, block.names(key) or ()))
+    names = tuple(_for_workers(block, key, block.names(key) or ()))
+    serializers.check(f"engine.{key}", names)
+    return names
 
 
 def _parsl_engine(value: dict[str, Any]) -> EngineConfig:

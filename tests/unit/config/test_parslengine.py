@@ -122,13 +122,13 @@ def test_own_keys() -> None:
             max_retries_on_system_failure=2,
             run_in_sandbox=True,
             working_dir="/scratch/me",
-            allowed_serializers=["globus_compute_sdk.serialize.JSONData"],
+            allowed_serializers=["globus_compute_sdk.*Code", "globus_compute_sdk.*Data"],
             job_status_kwargs={"max_idletime": 300, "strategy": "htex_auto_scale"},
         )
     ).engine
     assert found.parsl is not None and found.parsl.label == "Midway@RCC"
     assert found.retries == 2 and found.sandbox and found.working_dir == "/scratch/me"
-    assert found.allowed_serializers == ("globus_compute_sdk.serialize.JSONData",)
+    assert found.allowed_serializers == ("globus_compute_sdk.*Code", "globus_compute_sdk.*Data")
     assert found.parsl.executor["working_dir"] == "/scratch/me"
     assert found.parsl.poller == {
         "strategy": "htex_auto_scale",
