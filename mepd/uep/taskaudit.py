@@ -30,7 +30,8 @@ def record(task_id: str, function_id: str, state: str, text: str = "") -> bytes:
 
 
 class TaskAudit:
-    """Writes records in order, without blocking; ``broken`` is called once, if it cannot."""
+    """Writes records in order, without blocking; ``broken`` is called once, if it cannot, in
+    a later turn of the loop: who notes may be handing over tasks that count as begun."""
 
     def __init__(self, loop: IOLoop, fd: int, broken: Callable[[str], None]) -> None:
         """Raises OSError if ``fd`` is no descriptor."""
@@ -118,4 +119,4 @@ class TaskAudit:
         os.close(self._fd)
         self._waiting.clear()
         log.error("the audit log cannot be written: %s; no further task runs", why)
-        self._broken(why)
+        self._loop.call_later(0, lambda: self._broken(why))
