@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mepd.errors import ControlError
 from mepd.master import targets
 from mepd.master.asking import Caller, Verb, flag, number, text, texts, wanted
-from mepd.master.stopping import Stopper
+from mepd.master.stopping import BY_HAND, Stopper
 from mepd.master.table import Uep, UepTable
 
 SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "STOP", "CONT", "KILL")
@@ -43,7 +43,7 @@ class Acting:
             name = "KILL"
         chosen = self._chosen(caller, args)
         if not flag(args, "dry_run"):
-            self._end(chosen, name, f"mepctl kill {caller.reason}")
+            self._end(chosen, name, f"{BY_HAND} {caller.reason}")
         return {"killed": [{**_who(u), "signal": name} for u in chosen]}
 
     def _chosen(self, caller: Caller, args: dict[str, Any]) -> list[Uep]:

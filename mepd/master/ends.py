@@ -13,6 +13,7 @@ from mepd.master.loop import Loop
 from mepd.master.reaper import Reaper
 from mepd.master.reports import BROKE_PROTOCOL
 from mepd.master.states import Event, describe_end, ended_well, next_state
+from mepd.master.stopping import BY_HAND
 from mepd.master.table import Uep, UepTable
 from mepd.model import StartRequest, UepState
 
@@ -128,9 +129,10 @@ class Ends:
         line = "%s (%d) %s%s"
         why = f" ({uep.stop_reason})" if uep.stop_reason else ""
         text = (line, describe_end(status), uep.process.pid, uep.label, why)
+        early = "" if uep.ready else " before its first report"
         self._history.note_uep(
-            Kind.STOPPED if ended_well(status) else Kind.DIED, uep, stage=RUN,
-            code=_code(status), reason=describe_end(status) + why, seconds=self._age(uep),
+            Kind.STOPPED if ended_well(status) and uep.ready else Kind.DIED, uep, stage=RUN,
+            code=_code(status), reason=describe_end(status) + early + why, seconds=self._age(uep),
         )  # fmt: skip
         if ended_well(status) and not _never_began(uep, before):
             log.info(*text, extra=uep.about)
@@ -168,9 +170,9 @@ class Ends:
 
 def _never_began(uep: Uep, before: UepState) -> bool:
     """Whether it ended before its first report, by itself or for what it said in the place of
-    one: begun anew, it would do so again."""
-    broke = uep.activity is None and uep.stop_reason.startswith(BROKE_PROTOCOL)
-    return broke or before is UepState.STARTING
+    one: begun anew, it would do so again. Or somebody ended it before."""
+    unwanted = uep.stop_reason.startswith((BROKE_PROTOCOL, BY_HAND))
+    return not uep.ready and (unwanted or before is UepState.STARTING)
 
 
 def _code(status: int) -> int:
@@ -184,6 +186,6 @@ def _died_text(uep: Uep, status: int) -> str:
         how = f"terminated by signal {os.WTERMSIG(status)}"
     else:
         how = f"exit code: {os.waitstatus_to_exitcode(status)}"
-    if uep.state is UepState.GONE and uep.activity is None:
+    if not uep.ready:
         return f"Unable to start user endpoint process{whom} [{how}]"
     return f"User endpoint process{whom} ended unexpectedly [{how}]"

@@ -32,7 +32,7 @@ class Kind(str, enum.Enum):
     FAILED = "failed"  # a start failed
     REFRESHED = "refreshed"  # asked for again while it runs
     STOPPED = "stopped"  # ended normally
-    DIED = "died"  # ended by a signal or with an exit code
+    DIED = "died"  # ended by a signal, with an exit code, or before its first report
     REAPED = "reaped"  # idle or hung: told to end
     SIGNALLED = "signalled"
     ONLINE = "online"  # an endpoint's link to the broker

@@ -358,6 +358,7 @@ class Starts:
 
     def _running(self, uep: Uep) -> None:
         uep.state = next_state(uep.state, Event.REPORTED)
+        uep.ready = True
         log.info(
             "User endpoint is ready (pid: %d) %s", uep.process.pid, uep.label, extra=uep.about
         )

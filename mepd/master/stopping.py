@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 CLOSING_MAX = 30.0
 """How long PAM modules may take to close a session, in seconds, once its UEP has gone."""
 
+BY_HAND = "mepctl kill"
+"""Why a user endpoint is stopped that somebody does not want."""
+
 _MOMENT = 1.0
 
 
