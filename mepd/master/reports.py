@@ -45,7 +45,8 @@ def activity(report: Any) -> Activity:
 
 
 class Reports:
-    """Listens to UEPs; ``first`` is called with each report of one that was not running.
+    """Listens to UEPs; ``first`` is called with each report of one that was not running,
+    unless it says that it closes: then it never was ready.
 
     One that says what no UEP says, or speaks without end, is listened to no longer and
     stopped: it could only keep the master busy.
@@ -75,7 +76,7 @@ class Reports:
             raise WireError("it reports without end")
         uep.activity = activity(codec.decode(frame, FROM_UEP))
         uep.reported = self._loop.clock()
-        if uep.state in (UepState.LAUNCHING, UepState.STARTING):
+        if uep.state in (UepState.LAUNCHING, UepState.STARTING) and not uep.activity.closing:
             self._first(uep)
 
     def _on_closed(self, uep: Uep, reason: str) -> None:

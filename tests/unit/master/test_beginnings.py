@@ -101,9 +101,9 @@ class Rig:
         self.child.close()
         self._turn()
 
-    def report(self) -> None:
+    def report(self, closing: bool = False) -> None:
         values = dict(received=0, outstanding=0, done=0, last_move=0.0, soft=0, hard=0)
-        message = ActivityReport(**values, heartbeat_period=30.0, closing=False)
+        message = ActivityReport(**values, heartbeat_period=30.0, closing=closing)
         self.uep_side.sendall(encode_frame(codec.encode(message)))
 
     def _turn(self) -> None:
@@ -270,6 +270,18 @@ def test_a_report_before_the_exec_was_seen(rig: Rig) -> None:
     uep.notify.drain()
     assert rig.kinds() == ["started", "ready"] and rig.settled == ["t"]
     assert uep.state is UepState.RUNNING and uep.stages is None
+
+
+def test_a_report_of_one_that_closes_is_no_start(rig: Rig) -> None:
+    """As when its user ends it before it is ready: its start has failed, and is answered."""
+    uep = rig.begun()
+    rig.execed = True
+    rig.child_gone()
+    rig.report(closing=True)
+    assert uep.notify is not None
+    uep.notify.drain()
+    assert uep.activity is not None and uep.activity.closing
+    assert uep.state is UepState.STARTING and rig.kinds() == ["started"] and not rig.settled
 
 
 def test_a_report_of_one_whose_exec_broke_the_protocol_is_no_start(
