@@ -7,6 +7,9 @@ from mepd.model import Activity
 SILENT_PERIODS = 3
 IDLE_GRACE_PERIODS = 2
 BACKOFF_MAX = 30.0
+REFUSED_AGAIN = 0.5
+"""Seconds between two tries of a fork that the system refuses. That is no failure of what was
+to start, which is to serve again as soon as there is room."""
 STABLE_AFTER = 2.0
 """Seconds for which a worker must have been ready for its next end not to count as a loop."""
 

@@ -166,7 +166,7 @@ class LogWriter(logging.Handler):
         try:
             self._fork()
         except OSError:
-            self._loop.call_later(decisions.BACKOFF_MAX, self._again)
+            self._loop.call_later(decisions.REFUSED_AGAIN, self._again)
             return
         assert self._socket is not None
         self._socket.setblocking(False)

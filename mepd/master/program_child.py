@@ -12,6 +12,8 @@ from mepd.master import spawner
 from mepd.posix import accounts, descriptors, guard, process
 from mepd.posix.accounts import Account
 
+REFUSED = os.EX_TEMPFAIL
+"""The exit code of a guard that has said that the system refuses its fork."""
 _NOT_EXECUTABLE = 126
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -20,7 +22,7 @@ def run(section: ProgramSection, lifeline: socket.socket, master_pid: int) -> in
     """Run the program until it ends, mepd stops it, or mepd dies. Returns its exit code.
 
     The account is looked up here: a directory server that hangs is not to hold the master.
-    Where it cannot be had, the master is told by the lifeline.
+    Where it cannot be had, or no process, the master is told by the lifeline.
     """
     try:
         account = _account(section)
@@ -29,13 +31,21 @@ def run(section: ProgramSection, lifeline: socket.socket, master_pid: int) -> in
     except (KeyError, OSError) as e:
         why = "there is no such account" if isinstance(e, KeyError) else e.strerror or e
         text = f"user = {section.user}: {why}"
-        lifeline.send(text.encode("utf-8", "replace")[: spawner.LAST_WORD_MAX])
+        _tell(lifeline, text)
         return os.EX_NOUSER
     watcher = guard.Guard(master_pid)
     me = os.getpid()
-    pid = process.fork(lambda: _exec(section, account, me))
+    try:
+        pid = process.fork(lambda: _exec(section, account, me))
+    except OSError as e:
+        _tell(lifeline, str(e))
+        return REFUSED
     stop = getattr(signal, "SIG" + section.stopsignal.removeprefix("SIG"))
     return guard.leave_like(watcher.watch(pid, lifeline, stop))
+
+
+def _tell(lifeline: socket.socket, text: str) -> None:
+    lifeline.send(text.encode("utf-8", "replace")[: spawner.LAST_WORD_MAX])
 
 
 def _account(section: ProgramSection) -> Account | None:

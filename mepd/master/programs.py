@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mepd.config.settings import ProgramSection
-from mepd.master import program_child, spawner
+from mepd.master import decisions, program_child, spawner
 from mepd.master.loop import Loop, Timer
 from mepd.master.reaper import Reaper
 from mepd.master.states import describe_end
@@ -26,7 +26,8 @@ _AGAIN_MIN = 1.0
 
 class Program:
     """One program. STARTING becomes RUNNING after startsecs; an end before that is a
-    failed start: BACKOFF, at most startretries times, then FATAL."""
+    failed start: BACKOFF, at most startretries times, then FATAL. One for which the system has
+    no process left is no failed start: it is tried until it has."""
 
     def __init__(self, loop: Loop, reaper: Reaper, section: ProgramSection, log_dir: Path) -> None:
         self.section = section
@@ -41,17 +42,17 @@ class Program:
         self._lifeline: socket.socket | None = None
         self._timer: Timer | None = None
         self._failures = 0
+        self._refusal = ""
 
     def start(self) -> None:
         if self.process is not None:
             return
-        self._set(ProgramState.STARTING, "")
         try:
             self._fork()
         except OSError as e:
-            log.error("program %s: cannot start: %s", self.section.name, e)
-            self._failed(str(e))
+            self._refused(str(e))
             return
+        self._set(ProgramState.STARTING, "")
         self._later(self.section.startsecs, self._started)
 
     def start_anew(self) -> None:
@@ -98,14 +99,15 @@ class Program:
             process.kill_tree(self.process)
 
     def _started(self) -> None:
-        self._failures = 0
+        self._failures, self._refusal = 0, ""
         self._set(ProgramState.RUNNING, "")
         log.info("program %s is running", self.section.name)
 
     def _ended(self, status: int) -> None:
         before = self.state
         self._cancel()
-        how = self._last_word() or describe_end(status)
+        word = self._last_word()
+        how = word or describe_end(status)
         if self._lifeline is not None:
             self._lifeline.close()
         pid = self.process.pid if self.process else 0
@@ -115,6 +117,8 @@ class Program:
         if before is ProgramState.STOPPING:
             self._set(ProgramState.STOPPED, how)
             self.when_stopped()
+        elif word and os.waitstatus_to_exitcode(status) == program_child.REFUSED:
+            self._refused(word)
         elif before is ProgramState.STARTING:
             self._failed(how)
         else:
@@ -135,6 +139,13 @@ class Program:
         except OSError:
             return ""
         return word.decode("utf-8", "replace")
+
+    def _refused(self, why: str) -> None:
+        if why != self._refusal:
+            log.error("program %s: cannot start: %s", self.section.name, why)
+        self._refusal = why
+        self._set(ProgramState.BACKOFF, why)
+        self._later(decisions.REFUSED_AGAIN, self.start)
 
     def _failed(self, how: str) -> None:
         self._failures += 1

@@ -79,7 +79,7 @@ class AuditWriter:
             )  # fmt: skip
         except OSError as e:
             self._failed(f"cannot fork: {e.strerror}")
-            self._again()
+            self._loop.call_later(decisions.REFUSED_AGAIN, self._start)
             return
         self._socket = sock
         self._words = Bucket(1.0, _WORDS_MAX, _WORDS_MAX, self._loop.clock())

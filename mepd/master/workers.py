@@ -67,6 +67,7 @@ class Worker:
         self._lines: LineReader | None = None
         self._retry: Timer | None = None
         self._failures = 0
+        self._refusal = ""
         self._unanswered = 0
         self._ready_since = 0.0
         self._stopping = False
@@ -80,9 +81,9 @@ class Worker:
                 title, self._entry, self._account, argument, self._argument is None
             )
         except OSError as e:
-            log.error("cannot fork %s: %s", title, e)
-            self._again()
+            self._refused(str(e))
             return
+        self._refusal = ""
         self.state = ProgramState.STARTING
         self._ready_since = 0.0
         self.process = process.identify(spawned.pid) or ProcessId(spawned.pid, 0.0)
@@ -180,6 +181,14 @@ class Worker:
         log.warning("%s ended (pid: %d): %s", self.name, pid, describe_end(status))
         self.on_down()
         self._again()
+
+    def _refused(self, why: str) -> None:
+        """The system has no process or descriptor left: tried until it has."""
+        if why != self._refusal:
+            log.error("cannot fork mepd: %s: %s", self.name, why)
+        self._refusal = why
+        self.state = ProgramState.BACKOFF
+        self._retry = self._loop.call_later(decisions.REFUSED_AGAIN, self.start)
 
     def _again(self) -> None:
         ready_for = self._loop.clock() - self._ready_since if self._ready_since else 0.0

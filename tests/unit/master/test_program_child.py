@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -61,3 +62,15 @@ def test_one_that_cannot_be_executed_says_why(capfd: Any) -> None:
     code, said = end_of(directory="/no/such/folder")
     assert code == 126 and "No such file or directory" in said
     assert end_of() == (0, "")
+
+
+def test_R6_a_guard_whose_fork_is_refused_says_so(monkeypatch: Any) -> None:
+    def fork(_: Any) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(program_child.guard, "Guard", lambda master: None)
+    monkeypatch.setattr(program_child.process, "fork", fork)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert program_child.run(section(), theirs, 1) == program_child.REFUSED
+        assert ours.recv(500) == b"[Errno 11] Resource temporarily unavailable"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mepd.config.settings import ProgramSection
-from mepd.master import programs, spawner
+from mepd.master import program_child, programs, spawner
 from mepd.master.asking import Caller
 from mepd.master.programs import Program
 from mepd.master.programset import ProgramSet
@@ -34,6 +34,7 @@ class Rig:
         self.ended: list[Callable[[int], None]] = []
         self.forks: list[Callable[[], int]] = []
         self.refuse: OSError | None = None
+        self.word = b""
         loop: Any = SimpleNamespace(clock=lambda: 7.0, call_later=self._later)
         reaper: Any = SimpleNamespace(
             watch=lambda pid, callback: self.ended.append(callback), kill_strays=lambda: 0
@@ -47,9 +48,11 @@ class Rig:
         self.timers.append(item)
         return SimpleNamespace(cancel=lambda: self.timers.remove(item))
 
-    def _fork(self, title: str, run: Callable[[], int], *_: Any) -> int:
+    def _fork(self, title: str, run: Callable[[], int], _: Path, lifeline: Any) -> int:
         if self.refuse is not None:
             raise self.refuse
+        if self.word:
+            lifeline.send(self.word)
         self.forks.append(run)
         return NO_PID
 
@@ -71,22 +74,42 @@ def test_one_that_runs_is_not_forked_again(tmp_path: Path, monkeypatch: Any) -> 
     rig.release()
 
 
-def test_a_refused_fork_backs_off_and_leaves_nothing_open(
+def test_R6_a_program_whose_fork_is_refused_is_tried_until_it_is_not(
     tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It has not failed: else it would be down for good once the system has room again."""
     rig = Rig(tmp_path, monkeypatch, startretries=1)
+    rig.program.start()
+    rig.fire()
     rig.refuse = BlockingIOError(11, "Resource temporarily unavailable")
     gc.collect()  # what earlier tests left open is not closed meanwhile
-    before = os.listdir("/proc/self/fd")
+    before = len(os.listdir("/proc/self/fd")) - 1  # the lifeline of the one that runs
+    rig.ended[0](EXIT_3)
+    for _ in range(10):
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert rig.program.state is ProgramState.BACKOFF and rig.program.process is None
+        assert rig.timers[0][0] < 1.0
+        rig.fire()
+    assert caplog.text.count("program p: cannot start: [Errno 11]") == 1
+    rig.refuse = None
+    rig.fire()
+    assert rig.program.state is ProgramState.STARTING
+    rig.release()
+
+
+def test_R6_a_program_whose_guards_fork_is_refused_has_not_failed(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    rig = Rig(tmp_path, monkeypatch, startretries=0)
+    rig.word = b"[Errno 11] Resource temporarily unavailable"
     rig.program.start()
-    assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert rig.program.state is ProgramState.BACKOFF and rig.program.process is None
-    assert "program p: cannot start: [Errno 11]" in caplog.text
-    assert [delay for delay, _ in rig.timers] == [1.0]
-    _, again = rig.timers.pop()
-    again()
+    rig.ended.pop()(program_child.REFUSED << 8)
+    assert rig.program.state is ProgramState.BACKOFF
+    assert rig.program.description == rig.word.decode()
+    rig.word = b""  # the same code is the program's own
+    rig.fire()
+    rig.ended.pop()(program_child.REFUSED << 8)
     assert rig.program.state is ProgramState.FATAL
-    assert rig.program.description.endswith("unavailable; gave up after 2 tries")
 
 
 @pytest.mark.parametrize("autorestart", [True, False])

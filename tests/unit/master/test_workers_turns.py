@@ -168,15 +168,29 @@ def test_what_it_said_before_its_end_counts(rig: Rig) -> None:
 def test_a_crash_loop_is_fatal_and_still_tried(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.refused = 100
-    rig.die()
-    rig.after(300.0)
-    assert rig.worker.state is ProgramState.FATAL
+    for _ in range(10):
+        rig.die()
+        rig.after(60.0)
     assert [r.levelno for r in caplog.records].count(logging.CRITICAL) > 1
-    rig.refused = 0
+    assert len(rig.theirs) == 11
+    rig.die()
+    assert rig.worker.state is ProgramState.FATAL
     rig.after(60.0)
     rig.say(wire.Ready())
-    assert rig.worker.state is ProgramState.RUNNING and len(rig.theirs) == 2
+    assert rig.worker.state is ProgramState.RUNNING
     rig.after(10.0)
     rig.die()
     assert rig.worker.state is ProgramState.BACKOFF, "it was stable: the count begins anew"
+
+
+def test_R6_a_refused_fork_is_no_crash(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Else what serves would be away for half a minute once the system has room again."""
+    rig.die()
+    rig.refused = 100
+    for _ in range(20):
+        rig.after(1.0)
+    assert rig.worker.state is ProgramState.BACKOFF and rig.refused < 100
+    assert caplog.text.count("cannot fork mepd: echo: [Errno 11]") == 1
+    rig.refused = 0
+    rig.after(1.0)
+    assert rig.worker.state is ProgramState.STARTING and len(rig.theirs) == 2
