@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -180,9 +179,29 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlu
     fake = FakeSlurm(tmp_path)
     monkeypatch.setenv("PATH", f"{fake.path}:{os.environ['PATH']}")
     yield fake
-    for pid in fake.pids():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    fake.end()
+
+
+def test_the_end_of_the_cluster_hits_nobody_who_has_the_pid_of_a_job(
+    cluster: FakeSlurm, tmp_path: Path
+) -> None:
+    """Neither does its scancel: a job may have ended long since."""
+    (cluster.jobs / "0").touch()
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as another:
+        try:
+            (cluster.state / "0.pid").write_text(str(another.pid))
+            subprocess.run([cluster.path / "scancel", "0"], check=True)
+            cluster.end()
+            assert cluster.cancelled() == ["0"] and another.poll() is None
+        finally:
+            another.kill()
+    script = tmp_path / "script"
+    script.write_text("#SBATCH --job-name=one\nsleep 600\n")
+    for end in (cluster.end, lambda: subprocess.run([cluster.path / "scancel", "2"], check=True)):
+        subprocess.run([cluster.path / "sbatch", script], check=True)
+        wait_for(lambda: list(cluster.processes()), what="the job")
+        end()
+        wait_for(lambda: not list(cluster.processes()), what="the end of the job")
 
 
 def killed_with_all_its_children(folder: Path) -> None:
@@ -209,10 +228,10 @@ def test_R1_blocks_of_a_batch_system_end_with_the_next_start_after_sigkill(
     harness = make_engine(folder, provider=SLURM)
     assert harness.value(harness.submit(double, 2)) == 4
     wait_for(lambda: cluster.cancelled() == ["0"], what="the old job cancelled")
-    assert is_gone(job)
+    wait_for(lambda: is_gone(job), what="the old job's end")
     harness.end()
     assert sorted(cluster.cancelled()) == ["0", "1"]
-    assert all(is_gone(pid) for pid in cluster.pids())
+    wait_for(lambda: all(is_gone(pid) for pid in cluster.pids()), what="the end of all jobs")
 
 
 def test_a_job_number_that_is_anothers_by_now_is_left_alone(
