@@ -20,6 +20,7 @@ from mepd.model import StartRequest, UepState
 log = logging.getLogger(__name__)
 
 _SWEEP_AGAIN = 0.02
+_LAUNCH = "LAUNCH"
 _REST = 9
 """Times what a look at orphans took, if it found none to kill, until the next."""
 
@@ -115,7 +116,7 @@ class Ends:
         else:
             how = uep.stop_reason or describe_end(status)
             log.error("Start of %s ended before its exec: %s", uep.name, how, extra=uep.about)
-            stage, code, public = "LAUNCH", _code(status), _died_text(uep, status)
+            stage, code, public = _LAUNCH, _code(status), _died_text(uep, status)
         self._history.note_uep(
             Kind.FAILED, uep, stage=stage, code=code, reason=how, public=public,
             seconds=self._age(uep),
@@ -129,10 +130,10 @@ class Ends:
         line = "%s (%d) %s%s"
         why = f" ({uep.stop_reason})" if uep.stop_reason else ""
         text = (line, describe_end(status), uep.process.pid, uep.label, why)
-        early = "" if uep.ready else " before its first report"
+        kind, stage, early = _history_of(uep, status)
         self._history.note_uep(
-            Kind.STOPPED if ended_well(status) and uep.ready else Kind.DIED, uep, stage=RUN,
-            code=_code(status), reason=describe_end(status) + early + why, seconds=self._age(uep),
+            kind, uep, stage=stage, code=_code(status), reason=describe_end(status) + early + why,
+            seconds=self._age(uep),
         )  # fmt: skip
         if ended_well(status) and not _never_began(uep, before):
             log.info(*text, extra=uep.about)
@@ -166,6 +167,15 @@ class Ends:
             return  # to be begun anew, and answered then
         creds = (uep.revive or uep.request).amqp_creds
         self._consumer.notify_failure(uep.endpoint, creds, public, tokens)
+
+
+def _history_of(uep: Uep, status: int) -> tuple[Kind, str, str]:
+    """As what its end counts, of which stage, and how early it was, in words."""
+    if uep.ready:
+        return (Kind.STOPPED if ended_well(status) else Kind.DIED), RUN, ""
+    if uep.execed:
+        return Kind.DIED, RUN, " before its first report"
+    return Kind.FAILED, _LAUNCH, " before its exec"  # its start has one outcome, too
 
 
 def _never_began(uep: Uep, before: UepState) -> bool:

@@ -334,6 +334,7 @@ class Starts:
         if not process.exec_confirmed(uep.process.pid):
             return
         uep.state = next_state(uep.state, Event.EXECED)
+        uep.execed = True
         if self._audit is not None:
             self._audit.watch(uep)
         log.info(

@@ -21,8 +21,9 @@ class Uep:
     """One user endpoint. ``child`` is the master's own child: the UEP, or its session process.
 
     ``process`` is the UEP itself; the two differ only with PAM. Times are of the loop's
-    clock, in seconds. It is ``ready`` since its first report. ``tokens`` are the deliveries
-    that wait for the outcome; its request ``comes_again`` when they died with their consumer.
+    clock, in seconds. It has ``execed`` when that was told, and is ``ready`` since its first
+    report. ``tokens`` are the deliveries that wait for the outcome; its request
+    ``comes_again`` when they died with their consumer.
     ``revive`` is a later request, kept until ``revive_until``. ``audit`` is the reading end of
     its tasks' audit records, for the log at ``audit_path``; ``audit_told``: the audit-writer
     has it. ``file`` is where it finds refreshed credentials.
@@ -39,6 +40,7 @@ class Uep:
     user: str = ""
     uid: int = -1
     reports: bool = True
+    execed: bool = False
     ready: bool = False
     tokens: set[str] = field(default_factory=set)
     comes_again: bool = False

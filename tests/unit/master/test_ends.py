@@ -11,6 +11,7 @@ import pytest
 
 from mepd.master import stopping
 from mepd.master.acting import Acting
+from mepd.master.audit import Audit
 from mepd.master.ends import Ends
 from mepd.master.history import History, Kind
 from mepd.master.loop import Loop
@@ -29,7 +30,7 @@ class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> None:
         self.notices: list[tuple[str, list[str]]] = []
         self.begun_anew: list[set[str]] = []
-        self.uep: Uep = uep(ONE, tokens={"t"}, **keys)
+        self.uep: Uep = uep(ONE, tokens={"t"}, **{"execed": True, **keys})
         table = UepTable()
         table.add(self.uep)
         loop = Loop(lambda: 0.0)
@@ -69,6 +70,20 @@ def test_one_that_mepctl_kills_before_its_first_report_is_told_and_not_begun_ane
     rig.ends.ended(rig.uep, status)
     assert rig.notices == [(f"{NOT_STARTED} [{how}]", ["t"])] and not rig.begun_anew
     assert rig.kinds() == [Kind.SIGNALLED, Kind.DIED]
+
+
+@pytest.mark.parametrize("status", [0, int(signal.SIGTERM)])
+def test_O3_one_that_is_killed_before_its_exec_is_a_start_that_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    rig = Rig(monkeypatch, state=UepState.LAUNCHING, execed=False)
+    rig.history.listen(Audit().heard)
+    rig.verbs["kill"].handler(ROOT, {"targets": [ONE]})
+    rig.ends.ended(rig.uep, status)
+    assert rig.kinds() == [Kind.SIGNALLED, Kind.FAILED] and len(rig.notices) == 1
+    (entry,) = rig.history.failures()
+    assert entry.stage == "LAUNCH" and "before its exec (mepctl kill by" in entry.reason
+    assert caplog.text.count("audit start outcome=failed") == 1
 
 
 def test_a_request_that_came_before_mepctl_kills_one_that_runs_is_begun_anew(
