@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.conftest import lines_with, require
+from tests.figures import FULL
 from tests.postgres import Postgres, programs
 
 
@@ -188,6 +189,7 @@ def test_submissions_that_wait_are_bounded(site: Site, harper: User, mep: FakeMe
         assert other.result().status_code == 422
 
 
+@pytest.mark.figures
 def test_G5_one_identitys_haste_is_not_the_others(postgres: Postgres) -> None:
     database = postgres.create("rates")
     with running_site(database=database, requests_per_second=20, requests_burst=40) as site:
@@ -223,7 +225,8 @@ def test_G5_one_identitys_haste_is_not_the_others(postgres: Postgres) -> None:
         refused = [a for a in seen if a.status_code == 429]
         assert len(refused) > len(seen) / 4 and {a.status_code for a in seen} == {200, 429}
         assert int(refused[0].headers["Retry-After"]) >= 1
-        assert beside < 4 * alone + 0.1, "the client's own threads are in this, too"
+        if FULL:  # by itself on a machine; other tests' processes are no part of the promise
+            assert beside < 4 * alone + 0.1, "the client's own threads are in this, too"
 
 
 def test_large_payloads_are_refused_clearly(postgres: Postgres) -> None:
