@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from mepd.errors import ConfigError
-from mepd.gateway.urls import split
+from mepd.gateway.urls import is_secure, split
 
 OIDC_KEYS: dict[str, type | tuple[type, ...]] = {
     "issuer": str,
@@ -32,7 +32,6 @@ DEFAULT_CLAIMS = {
     "email": "email",
     "organization": "organization",
 }
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -62,9 +61,8 @@ def check_url(url: str, key: str, path: Path) -> str:
 
 
 def _is_safe(parts: SplitResult) -> bool:
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     more = parts.query or parts.fragment or "@" in parts.netloc
-    return bool(safe and parts.hostname and not more)
+    return bool(is_secure(parts) and parts.hostname and not more)
 
 
 def _domains(values: list[Any], path: Path) -> frozenset[str]:

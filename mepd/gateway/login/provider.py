@@ -22,7 +22,7 @@ from mepd.config.textfile import is_path
 from mepd.errors import MepdError
 from mepd.gateway import keys
 from mepd.gateway.login.config import OidcSettings
-from mepd.gateway.urls import split
+from mepd.gateway.urls import is_secure, split
 
 TIMEOUT_S = 10.0
 DISCOVERY_S = 3600.0
@@ -61,8 +61,7 @@ class Started:
 def _endpoint(document: dict[str, Any], name: str) -> str:
     value = document.get(name)
     parts = split(value) if isinstance(value, str) else None
-    loopback = parts is not None and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if parts is None or not (parts.scheme == "https" or (loopback and parts.scheme == "http")):
+    if parts is None or not is_secure(parts):
         raise ProviderError(f"the provider's {name} is missing or not https")
     assert isinstance(value, str)
     return value

@@ -19,7 +19,7 @@ from mepd.errors import ConfigError
 from mepd.gateway.authschema import apps, grants, redirect_uris
 from mepd.gateway.oauth.grants import revoke_grant
 from mepd.gateway.schema import clients
-from mepd.gateway.urls import split
+from mepd.gateway.urls import is_secure, split
 
 SDK_APP = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 """The id under which globus_compute_sdk 4.19 logs a person in."""
@@ -76,8 +76,7 @@ def check_redirect(uri: str) -> str:
     parts = split(uri)
     if parts is None:
         raise ConfigError(f"redirect URI {uri[:80]!r} is not acceptable")
-    loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+    if not is_secure(parts):
         raise ConfigError(f"redirect URI {uri[:80]!r} must be https, or http on the loopback")
     if not parts.hostname or parts.fragment or "#" in uri or not uri.isascii() or len(uri) > 512:
         raise ConfigError(f"redirect URI {uri[:80]!r} is not acceptable")
